@@ -1,0 +1,30 @@
+# GPT de caracteres sobre as obras de Eça de Queiroz, no tamanho de estudo
+out_dir = 'out-eca-char'
+eval_interval = 250
+eval_iters = 20
+log_interval = 10
+
+always_save_checkpoint = False   # só grava quando a perda de validação melhora
+
+wandb_log = False
+wandb_project = 'eca-char'
+wandb_run_name = 'mini-gpt'
+
+dataset = 'ecadequeiuroz_char'
+gradient_accumulation_steps = 1
+batch_size = 64
+block_size = 256   # contexto: até 256 caracteres
+
+n_layer = 6
+n_head = 6
+n_embd = 384
+dropout = 0.0      # 2000 iterações são 4,4 passagens pelo texto: falta treino, não sobra, e dropout só atrasa
+
+optimizer = 'muon'
+learning_rate = 3e-3
+muon_lr = 3e-3
+min_lr = 3e-4
+warmup_iters = 50
+max_iters = 2000
+lr_decay_iters = 2000   # em geral, igual a max_iters
+beta2 = 0.99       # há poucos tokens por iteração

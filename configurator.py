@@ -1,0 +1,97 @@
+"""
+Overrides a script's settings from config files and the command line. Not a module: each script runs
+
+    exec(open('configurator.py').read())
+
+below its block of settings, and this code then changes the script's globals, left to right:
+
+    python train.py config/train_eca_char.py --batch_size=32
+
+A config file is Python, and is run as such: use only files that you trust. A value keeps the type of the setting it
+overrides; an unknown name is an error. --help lists every setting with its default and the comment beside it.
+"""
+import ast
+import builtins   # a setting is called compile, too
+import difflib
+import os
+import sys
+import tokenize
+
+
+def _convert(key, value, default):
+    """value, a str from the command line or any object from a config file, in the type of the setting's default."""
+    kind = type(default)
+    try:
+        if kind is str:
+            return str(value)   # even when it looks like a number
+        if kind is bool:
+            return {'true': True, 'false': False}[str(value).lower()]
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value) if kind is float else ast.literal_eval(str(value))
+        if kind(number) != number:   # 2.5 for an int; 5e3 will do
+            raise ValueError
+        return kind(number)
+    except (ValueError, TypeError, KeyError, SyntaxError, OverflowError, MemoryError):
+        wanted = {bool: 'True or False', int: 'a whole number', float: 'a number'}[kind]
+        raise SystemExit(f'{key} = {value} will not do: it must be {wanted}, as in --{key}={default}') from None
+
+
+def _override(settings, key, value, source):
+    if key not in settings:
+        near = difflib.get_close_matches(key, settings, n=1)
+        hint = f'did you mean {near[0]}?' if near else 'see --help for all of them'
+        raise SystemExit(f'{source}: there is no setting {key}; {hint}')
+    settings[key] = _convert(key, value, settings[key])
+    if int(os.environ.get('RANK', 0)) == 0:   # under torchrun, one process speaks for all
+        print(f'Overriding: {key} = {settings[key]!r}')
+
+
+def _run_config_file(settings, path):
+    namespace = dict(settings)   # so that one setting can be computed from another
+    try:
+        with open(path, encoding='utf-8') as f:
+            exec(builtins.compile(f.read(), path, 'exec'), namespace)
+    except Exception as e:   # whatever the user's code may raise
+        line = getattr(e, 'lineno', None) or getattr(e.__traceback__.tb_next, 'tb_lineno', None)
+        where = f'{path}, line {line}' if line else path
+        raise SystemExit(f'{where}: {e if isinstance(e, OSError) else f"{type(e).__name__}: {e}"}') from None
+    for key, value in namespace.items():
+        is_plain = isinstance(value, (int, float, str))   # imports, functions and _names are the file's own business
+        if is_plain and not key.startswith('_') and (key not in settings or value is not settings[key]):
+            _override(settings, key, value, path)
+        elif not is_plain and key in settings:
+            raise SystemExit(f'{path}: {key} = {value!r} will not do: give it a plain value, as {settings[key]!r}')
+
+
+def _print_help(settings, path):
+    with open(path, encoding='utf-8') as f:
+        source = f.read()
+    print(source.split('"""')[1].strip(), '\n\nSettings, each as --key=value:\n')
+    comments = {}
+    for token in tokenize.generate_tokens(iter(source.splitlines(keepends=True)).__next__):
+        if token.type == tokenize.COMMENT:
+            comments[token.start[0]] = token.string.lstrip('# ')
+    for node in ast.parse(source).body:
+        key = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else None
+        if key in settings:
+            print(f'  --{key}={settings.pop(key)!r}'.ljust(38), comments.get(node.end_lineno, ''))
+
+
+def _configure(script):
+    settings = {k: v for k, v in script.items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))}
+    for arg in sys.argv[1:]:
+        key, equals, value = arg.removeprefix('--').partition('=')
+        if arg in ('--help', '-h'):
+            _print_help(settings, script['__file__'])
+            raise SystemExit(0)
+        if not arg.startswith('-'):
+            _run_config_file(settings, arg)
+        elif not equals or not arg.startswith('--'):
+            raise SystemExit(f'{arg} will not do: write --key=value, or the name of a config file')
+        else:
+            _override(settings, key, value, 'command line')
+    script.update(settings)
+
+
+_configure(globals())

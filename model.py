@@ -1,0 +1,272 @@
+"""
+The GPT, all of it: configuration, blocks, key/value cache, generation, optimizers.
+
+A GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"): a stack of blocks, each
+attention then MLP, both behind a LayerNorm and added to the residual stream. Read from top to bottom.
+
+Dimensions: B batch, T time (position in the text), C channels (n_embd), V vocabulary, nh heads, hs head size.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+from torch.nn import functional as F
+
+
+@dataclass
+class GPTConfig:
+    """The seven numbers that fix a model's shape. Raises ValueError for a shape that cannot be built."""
+    block_size: int = 1024    # longest context, in tokens
+    vocab_size: int = 50304   # GPT-2's 50257, padded to a multiple of 64: matrix products like it
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.0
+    bias: bool = True         # biases in Linear and LayerNorm, as GPT-2 has; without them a little better and faster
+
+    def __post_init__(self):
+        for name in ('block_size', 'vocab_size', 'n_layer', 'n_head', 'n_embd'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} is {getattr(self, name)}; it must be at least 1')
+        if self.n_embd % self.n_head:
+            raise ValueError(f'n_embd = {self.n_embd} cannot be split over n_head = {self.n_head} heads; '
+                             f'try n_embd = {max(1, round(self.n_embd / self.n_head)) * self.n_head}')
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f'dropout is {self.dropout}; it must be at least 0 and below 1')
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.n_head, self.dropout = config.n_head, config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # query, key, value in one product
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x, cache=None, pos=0):
+        """x (B, T, C) -> (B, T, C). cache, a (2, B', nh, block_size, hs) tensor, receives the keys and values of
+        positions pos .. pos+T-1; from pos = 0 the T tokens see each other, later a single token sees all before it."""
+        B, T, C = x.shape
+        q, k, v = (h.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)   # (B, nh, T, hs)
+                   for h in self.c_attn(x).split(C, dim=2))
+        if cache is not None:
+            cache[0, :, :, pos:pos + T] = k   # B = 1 broadcasts: one prompt fills the cache of every sample
+            cache[1, :, :, pos:pos + T] = v
+            if pos > 0:
+                k, v = cache[:, :, :, :pos + T]
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=pos == 0, dropout_p=self.dropout if self.training else 0)
+        y = y.transpose(1, 2).reshape(B, T, C)   # heads side by side again
+        return self.resid_dropout(self.c_proj(y))
+
+
+class MLP(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.gelu = nn.GELU(approximate='tanh')   # GPT-2's, so that its weights give its logits
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x):
+        return self.dropout(self.c_proj(self.gelu(self.c_fc(x))))
+
+
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x, cache=None, pos=0):
+        x = x + self.attn(self.ln_1(x), cache, pos)   # tokens look at each other
+        x = x + self.mlp(self.ln_2(x))                # each token thinks by itself
+        return x
+
+
+class GPT(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.transformer = nn.ModuleDict(dict(
+            wte=nn.Embedding(config.vocab_size, config.n_embd),
+            wpe=nn.Embedding(config.block_size, config.n_embd),
+            drop=nn.Dropout(config.dropout),
+            h=nn.ModuleList([Block(config) for _ in range(config.n_layer)]),
+            ln_f=nn.LayerNorm(config.n_embd, bias=config.bias),
+        ))
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.transformer.wte.weight = self.lm_head.weight   # tied: https://paperswithcode.com/method/weight-tying
+
+        # GPT-2's initialisation: 0.02 everywhere, less where 2 * n_layer branches add up on the residual stream
+        for name, param in self.named_parameters():
+            if name.endswith('c_proj.weight'):
+                nn.init.normal_(param, std=0.02 / math.sqrt(2 * config.n_layer))
+            elif param.dim() == 2:
+                nn.init.normal_(param, std=0.02)
+            elif name.endswith('bias'):
+                nn.init.zeros_(param)
+
+    def get_num_params(self, non_embedding=True):
+        """Number of parameters. Position embeddings are left out unless asked for; token embeddings count, because
+        the tied output layer computes with them."""
+        n_params = sum(p.numel() for p in self.parameters())
+        return n_params - self.transformer.wpe.weight.numel() if non_embedding else n_params
+
+    def forward(self, idx, targets=None, cache=None, pos=0):
+        """idx (B, T) token ids; targets (B, T), -1 where there is none. Returns (logits, loss): with targets, logits
+        (B, T, V) and the mean cross-entropy in nats; without, logits (B, 1, V) of the last position and None.
+        cache (from new_cache) and pos: see CausalSelfAttention.forward."""
+        B, T = idx.shape
+        if pos + T > self.config.block_size:
+            raise ValueError(f'{pos + T} tokens do not fit in block_size = {self.config.block_size}')
+        x = self.transformer.wte(idx) + self.transformer.wpe.weight[pos:pos + T]   # (B, T, C)
+        x = self.transformer.drop(x)
+        for i, block in enumerate(self.transformer.h):
+            x = block(x, None if cache is None else cache[i], pos)
+        x = self.transformer.ln_f(x)
+        if targets is None:
+            return self.lm_head(x[:, -1:]), None   # sampling needs the last position only
+        logits = self.lm_head(x)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+        return logits, loss
+
+    def crop_block_size(self, block_size):
+        """Shorten the context, e.g. to finetune GPT-2's 1024 at 256. Raises ValueError if that would lengthen it."""
+        if not 1 <= block_size <= self.config.block_size:
+            raise ValueError(f'block_size = {block_size} is not between 1 and the model\'s {self.config.block_size}')
+        self.config.block_size = block_size
+        self.transformer.wpe.weight = nn.Parameter(self.transformer.wpe.weight[:block_size].detach().clone())
+        self.transformer.wpe.num_embeddings = block_size
+
+    # -----------------------------------------------------------------------------
+    # generation
+
+    def new_cache(self, B, dtype):
+        """Room for the keys and values of B texts, (n_layer, 2, B, nh, block_size, hs), allocated once."""
+        c = self.config
+        return torch.empty(c.n_layer, 2, B, c.n_head, c.block_size, c.n_embd // c.n_head,
+                           dtype=dtype, device=self.lm_head.weight.device)
+
+    @torch.no_grad()
+    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, num_samples=None, keep=None):
+        """Continue idx (B, T) by max_new_tokens, returning (B, T + max_new_tokens).
+
+        temperature 0 is greedy; top_k None or 0 draws from the whole vocabulary. num_samples continues one prompt
+        (B = 1) that many times at the cost of reading it once.
+
+        While the text fits in block_size the cached keys and values give the tokens that full recomputation would.
+        Learned positions cannot slide, so when the window is full the cache is filled anew from the newest `keep`
+        tokens (default: half the window). keep = block_size recomputes the window for every token, as nanoGPT does.
+        """
+        B, T = idx.shape
+        n = num_samples or B
+        window = self.config.block_size
+        keep = keep or max(1, window // 2)
+        if T < 1 or temperature < 0 or (top_k or 0) < 0 or not 1 <= keep <= window or n % B:
+            raise ValueError(f'generate: prompt of {T} tokens, temperature {temperature}, top_k {top_k}, keep {keep}, '
+                             f'{n} samples of {B} prompts: one of these is out of range')
+        text = torch.empty(n, T + max_new_tokens, dtype=torch.long, device=idx.device)
+        text[:, :T] = idx
+        cache = None
+        pos = window   # of the next token in the window; full, so that the first step reads the prompt
+        for t in range(T, T + max_new_tokens):
+            if pos == window:
+                context = idx[:, -window:] if t == T else text[:, t - keep:t]
+                # an autocast model writes keys in its lower precision: the cache takes the dtype it is given
+                cache = self.new_cache(n, self.kv_dtype(idx.device)) if cache is None else cache
+                logits, pos = self(context, cache=cache)[0], context.size(1)
+            else:
+                logits, pos = self(text[:, t - 1:t], cache=cache, pos=pos)[0], pos + 1
+            text[:, t] = pick_token(logits[:, -1].float().expand(n, -1), temperature, top_k)
+        return text
+
+    def kv_dtype(self, device):
+        return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.lm_head.weight.dtype
+
+    # -----------------------------------------------------------------------------
+    # optimizers
+
+    def configure_optimizers(self, weight_decay, learning_rate, betas, optimizer='adamw', muon_lr=None, ns_dtype=None):
+        """The optimizers, a list that the training loop steps; every parameter is in exactly one group of one.
+
+        'adamw' (Loshchilov & Hutter 2019) decays matrices and embeddings, not biases and norm weights. 'muon' gives the
+        matrices inside the blocks to Muon at the rate muon_lr, and leaves embeddings, norms and biases to AdamW.
+        Each group's 'lr_scale' is its peak rate over learning_rate: the schedule multiplies by it.
+        """
+        if optimizer not in ('adamw', 'muon'):
+            raise ValueError(f"optimizer is {optimizer!r}; it must be 'adamw' or 'muon'")
+        params = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        is_matrix = {name: p.dim() == 2 and '.h.' in name for name, p in params.items()}
+        muon = [p for name, p in params.items() if optimizer == 'muon' and is_matrix[name]]
+        rest = [p for name, p in params.items() if optimizer != 'muon' or not is_matrix[name]]
+        groups = [{'params': [p for p in rest if p.dim() >= 2], 'weight_decay': weight_decay},
+                  {'params': [p for p in rest if p.dim() < 2], 'weight_decay': 0.0}]
+        # fused: one kernel for the whole step instead of several for each parameter
+        optimizers = [torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)]
+        if muon:
+            optimizers.append(Muon(muon, lr=muon_lr, weight_decay=weight_decay, ns_dtype=ns_dtype))
+        for opt in optimizers:
+            for group in opt.param_groups:
+                group['lr_scale'] = group['lr'] / learning_rate
+        return optimizers
+
+
+def pick_token(logits, temperature, top_k):
+    """logits (B, V) -> token ids (B,): the likeliest at temperature 0, else drawn from the top_k likeliest."""
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = logits / temperature
+    if top_k:
+        kth = torch.topk(logits, min(top_k, logits.size(-1))).values[:, -1:]   # (B, 1)
+        logits = logits.masked_fill(logits < kth, -math.inf)
+    return torch.multinomial(F.softmax(logits, dim=-1), num_samples=1).squeeze(1)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal, for the matrices of hidden layers: https://kellerjordan.github.io/posts/muon
+
+    A step equals torch.optim.Muon's with adjust_lr_fn='match_rms_adamw' (updates as large as AdamW's, so its rates and
+    weight decay carry over: https://arxiv.org/abs/2502.16982). Two differences buy speed: matrices of one shape are
+    stacked and go through each product together, and ns_dtype is a choice, because bfloat16, torch's only one,
+    is a hundredfold slower than float32 on processors that lack it.
+    """
+
+    def __init__(self, params, lr, weight_decay=0.1, momentum=0.95, ns_dtype=None):
+        super().__init__(params, dict(lr=lr, weight_decay=weight_decay, momentum=momentum))
+        self.ns_dtype = ns_dtype or torch.bfloat16
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            by_shape = {}
+            for p in group['params']:
+                if p.grad is not None:
+                    by_shape.setdefault(p.shape, []).append(p)
+            for shape, params in by_shape.items():
+                grads = torch.stack([p.grad for p in params])   # (N, rows, columns)
+                for p in params:
+                    if 'momentum_buffer' not in self.state[p]:
+                        self.state[p]['momentum_buffer'] = torch.zeros_like(p)
+                buffers = [self.state[p]['momentum_buffer'] for p in params]
+                torch._foreach_lerp_(buffers, list(grads), 1 - group['momentum'])
+                grads.lerp_(torch.stack(buffers), group['momentum'])   # Nesterov: look one step ahead
+                updates = orthogonalize(grads.to(self.ns_dtype)).to(params[0].dtype)
+                torch._foreach_mul_(params, 1 - group['lr'] * group['weight_decay'])
+                torch._foreach_add_(params, list(updates), alpha=-group['lr'] * 0.2 * math.sqrt(max(shape)))
+
+
+def orthogonalize(G, steps=5, eps=1e-7):
+    """Push the singular values of each matrix of G (N, rows, columns) towards 1 by the quintic Newton-Schulz iteration
+    of Muon, whose coefficients make small ones grow fastest. Needs products only, so it runs on matrix units."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    is_tall = G.size(1) > G.size(2)
+    X = G.mT if is_tall else G   # the Gram matrix is the smaller of the two
+    X = X / X.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        A = X @ X.mT
+        X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
+    return X.mT if is_tall else X

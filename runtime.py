@@ -1,0 +1,172 @@
+"""
+What two scripts need, or a test must import: devices and number formats, checkpoints, tokenizers.
+
+Importing it does nothing. A user's mistake ends in fail(): one line on stderr that says what, which value, and how to
+mend it, and exit status 1.
+"""
+
+import importlib.util
+import io
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+from contextlib import nullcontext
+
+import torch
+
+
+def fail(message):
+    """End the script with one line on stderr."""
+    raise SystemExit(f'{os.path.basename(sys.argv[0])}: {message}')
+
+
+# -----------------------------------------------------------------------------
+# device
+
+def pick_device(device):
+    """'auto' is CUDA, else MPS, else CPU. A device by name ('cuda:1', 'mps', 'cpu') must be there."""
+    has = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
+    if device == 'auto':
+        return next(name for name in has if has[name])
+    try:
+        kind, index = torch.device(device).type, torch.device(device).index or 0
+    except RuntimeError:
+        fail(f'device = {device} is not the name of a device; use auto, cpu, mps, cuda or cuda:N')
+    if not has.get(kind, False):
+        fail(f'device = {device} is not on this machine; use --device=auto, or one of: ' + ', '.join(k for k in has if has[k]))
+    if kind == 'cuda' and index >= torch.cuda.device_count():
+        fail(f'device = {device} is not on this machine; the last one is cuda:{torch.cuda.device_count() - 1}')
+    return device
+
+
+def pick_dtype(dtype, device, is_training=True):
+    """The name of the dtype to compute in; parameters stay float32. 'auto' follows the device."""
+    kind = torch.device(device).type
+    if dtype == 'auto':
+        if kind == 'cuda':
+            # is_bf16_supported() says yes to cards that only emulate it, slowly; compute capability 8.0 has it
+            return 'bfloat16' if torch.cuda.get_device_capability(device)[0] >= 8 else 'float16'
+        return 'bfloat16' if kind == 'cpu' and is_training and cpu_has_bfloat16() else 'float32'
+    if dtype not in ('float32', 'bfloat16', 'float16'):
+        fail(f'dtype = {dtype} is not known; use auto, float32, bfloat16 or float16')
+    return dtype
+
+
+def cpu_has_bfloat16():
+    """Whether the processor multiplies bfloat16 matrices in hardware; elsewhere torch is a hundredfold slower at it."""
+    flags = getattr(torch.cpu, 'get_capabilities', dict)()
+    return bool(flags.get('amx_bf16') or flags.get('avx512_bf16'))
+
+
+def pick_compile(compile, device):
+    """Whether to torch.compile, and the reason, printed. 'auto' is on for CUDA alone: elsewhere it has not paid."""
+    kind, choice = torch.device(device).type, compile.lower()
+    if choice not in ('auto', 'true', 'false'):
+        fail(f'compile = {compile} is not known; use auto, True or False')
+    if choice == 'false' or (choice == 'auto' and kind != 'cuda'):
+        return False, 'asked for' if choice == 'false' else f'it does not pay on {kind}'
+    if not any(shutil.which(name) for name in (os.environ.get('CXX') or 'c++', 'g++', 'clang++', 'gcc', 'cl')):
+        return False, 'no C++ compiler found'
+    if kind == 'cuda' and importlib.util.find_spec('triton') is None:
+        return False, 'no Triton found'
+    return True, 'asked for' if choice == 'true' else 'it pays on cuda'
+
+
+def autocast(device, dtype):
+    """The context to compute in: autocast for the half precisions, nothing for float32."""
+    if dtype == 'float32':
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, getattr(torch, dtype))
+
+
+def synchronize(device):
+    """Wait until the device has done all it was given; a clock read before that tells nothing."""
+    kind = torch.device(device).type
+    if kind != 'cpu':
+        getattr(torch, kind).synchronize()
+
+
+# -----------------------------------------------------------------------------
+# checkpoint
+
+def save_checkpoint(checkpoint, path):
+    """Write a dict of tensors and plain values to path: whole, or not at all."""
+    folder = os.path.dirname(path) or '.'
+    f = tempfile.NamedTemporaryFile(dir=folder, prefix=os.path.basename(path) + '.', suffix='.tmp', delete=False)
+    try:
+        with f:
+            torch.save(checkpoint, f)
+            f.flush()
+            os.fsync(f.fileno())   # on the disk before the name points to it
+        os.chmod(f.name, 0o644)    # temporary files are born private
+        os.replace(f.name, path)
+    except (OSError, RuntimeError) as e:   # torch reports a full disk as a RuntimeError
+        fail(f'{path} could not be written ({e}); the file that was there before is unharmed')
+    finally:
+        if os.path.exists(f.name):
+            os.remove(f.name)
+
+
+def load_checkpoint(path, device):
+    """The dict that save_checkpoint or nanoGPT wrote. Loads tensors and plain values only, so a file from a stranger
+    can be wrong but can do nothing."""
+    if not os.path.exists(path):
+        fail(f'there is no {path}; train first, or give the folder of a run as --out_dir')
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        # a compiled model's names carry a prefix in nanoGPT's files
+        checkpoint['model'] = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()}
+        checkpoint['model_args'] = dict(checkpoint['model_args'])
+        return checkpoint
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, ValueError):
+        fail(f'{path} is not a whole checkpoint of this program or of nanoGPT')
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Admits no class and no function, only containers, text and numbers: a payload has nothing to call."""
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+
+
+def load_meta(path):
+    """meta.pkl as prepare.py writes it: vocab_size, itos (id -> character), stoi (character -> id). None if absent."""
+    if not os.path.exists(path):
+        return None
+    try:
+        with open(path, 'rb') as f:
+            meta = PlainUnpickler(io.BytesIO(f.read())).load()
+        assert meta['vocab_size'] == len(meta['itos']) == len(meta['stoi'])
+        assert all(meta['stoi'][meta['itos'][i]] == i for i in range(meta['vocab_size']))
+        return meta
+    except Exception as e:   # bytes from anywhere can make pickle raise anything
+        reason = f' ({e})' if isinstance(e, pickle.UnpicklingError) else ''
+        fail(f'{path} is not a character vocabulary{reason}; run the prepare.py beside it again')
+
+
+# -----------------------------------------------------------------------------
+# tokenizer
+
+def char_tokenizer(meta):
+    """What a checkpoint records of a character vocabulary: enough to encode and decode, and plain."""
+    return {'kind': 'char', 'itos': [meta['itos'][i] for i in range(meta['vocab_size'])]}
+
+
+def get_codec(tokenizer):
+    """(encode, decode) of a checkpoint's tokenizer record: text -> list of ids, list of ids -> text."""
+    if tokenizer['kind'] == 'char':
+        itos = tokenizer['itos']
+        stoi = {c: i for i, c in enumerate(itos)}
+
+        def encode(text):
+            unknown = sorted(set(text) - stoi.keys())
+            if unknown:
+                fail('the prompt has characters that the model has never seen: '
+                     + ' '.join(f'{c!r} (U+{ord(c):04X})' for c in unknown) + '; write it without them')
+            return [stoi[c] for c in text]
+
+        return encode, lambda ids: ''.join(itos[i] for i in ids)
+    import tiktoken
+    gpt2 = tiktoken.get_encoding('gpt2')
+    return lambda text: gpt2.encode(text, allowed_special={'<|endoftext|>'}), gpt2.decode

@@ -1,0 +1,316 @@
+"""
+Train a GPT, on one device or on many.
+
+    python train.py config/train_eca_char.py                    # a config file overrides the settings below
+    python train.py config/train_eca_char.py --max_iters=500    # --key=value overrides both
+    torchrun --standalone --nproc_per_node=4 train.py config/train_eca_char.py --gradient_accumulation_steps=4
+"""
+
+import csv
+import math
+import os
+import time
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel as DDP
+from tqdm import tqdm
+
+from model import GPT, GPTConfig
+from runtime import (autocast, char_tokenizer, fail, load_checkpoint, load_meta, pick_compile, pick_device, pick_dtype,
+                     save_checkpoint, synchronize)
+
+# -----------------------------------------------------------------------------
+# settings; the defaults are for a GPT-2 (124M) on OpenWebText
+# files
+out_dir = 'out'                 # checkpoints and log.csv go here
+eval_interval = 2000            # iterations between evaluations
+log_interval = 1                # iterations between log lines
+eval_iters = 200                # batches per split in one evaluation
+eval_only = False               # evaluate once, then stop
+always_save_checkpoint = True   # ckpt.pt at every evaluation; False: only when val loss improves
+init_from = 'scratch'           # 'scratch', or 'resume' to go on from out_dir
+# logging to Weights & Biases
+wandb_log = False               # needs a wandb account, or WANDB_MODE=offline
+wandb_project = 'owt'
+wandb_run_name = 'gpt2'
+# data
+dataset = 'openwebtext'         # the folder in data/ whose prepare.py has been run
+gradient_accumulation_steps = 5 * 8   # micro-batches per iteration, over all processes; less memory, same result
+batch_size = 12                 # texts in one micro-batch
+block_size = 1024               # tokens in one text: the longest context
+# model
+n_layer = 12
+n_head = 12
+n_embd = 768                    # channels; a multiple of n_head
+dropout = 0.0                   # 0 unless the model sees its data many times; try 0.1 when finetuning
+bias = False                    # biases in Linear and LayerNorm; GPT-2 has them, better without
+# optimizer
+optimizer = 'adamw'             # 'adamw', or 'muon': Muon for the matrices in the blocks, AdamW for the rest
+learning_rate = 6e-4            # peak rate of AdamW
+muon_lr = 3e-3                  # peak rate of Muon; follows the same schedule
+max_iters = 600000              # iterations (optimizer steps) in all
+weight_decay = 1e-1
+beta1 = 0.9
+beta2 = 0.95                    # nearer 1 when an iteration has few tokens
+grad_clip = 1.0                 # gradients longer than this are scaled down to it; 0.0 leaves them alone
+# learning rate schedule: linear warm-up, then a cosine
+decay_lr = True                 # False keeps learning_rate after the warm-up
+warmup_iters = 2000             # raise it if the loss spikes early
+lr_decay_iters = 600000         # where the cosine ends; usually max_iters
+min_lr = 6e-5                   # where it ends, usually learning_rate / 10
+# many processes
+backend = 'auto'                # 'nccl' on CUDA, 'gloo' elsewhere
+# system
+seed = 1337                     # of the weights, the batches and the dropout
+device = 'auto'                 # CUDA, else MPS, else CPU; or 'cpu', 'mps', 'cuda', 'cuda:1'
+dtype = 'auto'                  # 'float32', 'bfloat16' or 'float16'; auto takes what is fast on the device
+compile = 'auto'                # torch.compile; True, False, auto is on for CUDA
+# -----------------------------------------------------------------------------
+config_keys = [k for k, v in globals().items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))]
+here = os.path.dirname(os.path.abspath(__file__))
+exec(open(os.path.join(here, 'configurator.py'), encoding='utf-8').read())
+config = {k: globals()[k] for k in config_keys}
+# -----------------------------------------------------------------------------
+
+# device and processes: under torchrun each process is one rank, with its own device and its share of the micro-batches
+device = pick_device(device)
+rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
+is_ddp, is_master = 'RANK' in os.environ, rank == 0
+if is_ddp and device == 'cuda':
+    device = f'cuda:{local_rank}'
+device_type = torch.device(device).type
+if device_type == 'cuda':
+    torch.cuda.set_device(device)
+    torch.set_float32_matmul_precision('high')   # float32 products in TF32: several times faster, hardly less exact
+if is_ddp:
+    dist.init_process_group('nccl' if backend == 'auto' and device_type == 'cuda' else 'gloo' if backend == 'auto' else backend)
+if gradient_accumulation_steps < 1 or gradient_accumulation_steps % world_size:
+    fail(f'gradient_accumulation_steps = {gradient_accumulation_steps} is not a multiple of the {world_size} processes; '
+         f'try {max(1, round(gradient_accumulation_steps / world_size)) * world_size}')
+micro_steps = gradient_accumulation_steps // world_size   # of this rank, per iteration
+tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
+dtype = pick_dtype(dtype, device)
+compile, compile_reason = pick_compile(compile, device)
+if is_master:
+    print(f'device: {device}, dtype: {dtype}, compile: {compile} ({compile_reason})')
+    print(f'tokens per iteration: {tokens_per_iter:,}')
+
+# data: random windows of block_size tokens. A batch is a function of (seed, split, its number) and of nothing else, so
+# that resumed and uninterrupted runs, and one process and four, see the same
+data_dir = os.path.join(here, 'data', dataset)
+for split in ('train', 'val'):
+    bin_path = os.path.join(data_dir, f'{split}.bin')
+    if not os.path.exists(bin_path):
+        fail(f'there is no {bin_path}; run first: python data/{dataset}/prepare.py')
+    if os.path.getsize(bin_path) // 2 <= block_size:
+        fail(f'{bin_path} has {os.path.getsize(bin_path) // 2:,} tokens, block_size = {block_size} needs at least '
+             f'{block_size + 1:,}; take a longer text or a smaller block_size')
+
+
+def get_batch(split, number):
+    # opened anew each time: a memmap that lives on counts every page it has touched as memory of this process
+    data = np.memmap(os.path.join(data_dir, f'{split}.bin'), dtype=np.uint16, mode='r')
+    rng = np.random.default_rng((seed, split == 'val', number))
+    starts = rng.integers(len(data) - block_size, size=batch_size)
+    windows = torch.from_numpy(data[starts[:, None] + np.arange(block_size + 1)].astype(np.int64))   # (B, T + 1)
+    if device_type == 'cuda':
+        windows = windows.pin_memory()   # pinned memory is copied while the GPU computes
+    windows = windows.to(device, non_blocking=True)
+    return windows[:, :-1], windows[:, 1:]   # each token's target is the token after it
+
+
+# model: from scratch, or where the last run stopped
+iter_num = 0            # iterations done
+best_val_loss = 1e9
+elapsed_s = 0.0         # training time before this process
+meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
+tokenizer = char_tokenizer(meta) if meta else {'kind': 'gpt2'}
+model_args = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
+                  vocab_size=meta['vocab_size'] if meta else 50304, dropout=dropout)   # 50257, padded: see GPTConfig
+if init_from == 'resume':
+    newest = 'last.pt' if os.path.exists(os.path.join(out_dir, 'last.pt')) else 'ckpt.pt'
+    checkpoint = load_checkpoint(os.path.join(out_dir, newest), device)
+    for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'bias', 'vocab_size'):
+        if model_args[k] != checkpoint['model_args'][k]:
+            fail(f'{k} is {model_args[k]}, but {checkpoint["model_args"][k]} in {out_dir}/{newest}; '
+                 'resume with the config file and the data that the run began with')
+    if checkpoint.get('tokenizer', tokenizer) != tokenizer:
+        fail(f'the vocabulary in {data_dir} is not the one in {out_dir}/{newest}; prepare the same text again')
+elif init_from != 'scratch':
+    fail(f"init_from = {init_from} is not known; use 'scratch' or 'resume'")
+torch.manual_seed(seed)
+try:
+    model = GPT(GPTConfig(**model_args)).to(device)
+    optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr,
+                                            ns_dtype=torch.bfloat16 if dtype == 'bfloat16' else torch.float32)
+except ValueError as e:
+    fail(e)
+scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # float16 alone underflows; else it does nothing
+if init_from == 'resume':
+    model.load_state_dict(checkpoint['model'])
+    states = checkpoint['optimizer'] if isinstance(checkpoint['optimizer'], list) else [checkpoint['optimizer']]
+    if len(states) != len(optimizers):
+        fail(f'optimizer = {optimizer} is not what {out_dir}/{newest} was trained with; resume with the same one')
+    for opt, state in zip(optimizers, states):
+        chosen = [{k: v for k, v in group.items() if k != 'params'} for group in opt.param_groups]
+        opt.load_state_dict(state)   # brings back the old rates and decay too:
+        for group, settings in zip(opt.param_groups, chosen):
+            group.update(settings)   # today's settings rule
+    scaler.load_state_dict(checkpoint.get('scaler', {}) or scaler.state_dict())
+    iter_num, best_val_loss = checkpoint['iter_num'], float(checkpoint['best_val_loss'])
+    elapsed_s = checkpoint.get('elapsed_s', 0.0)
+    del checkpoint, states, state   # its memory is free again
+if is_master:
+    print(f'number of parameters: {model.get_num_params() / 1e6:.2f}M')
+raw_model = model   # the names in a checkpoint are those of the model without the wrappings below
+if compile:
+    if is_master:
+        print('compiling the model... (takes about a minute)')
+    model = torch.compile(model)
+if is_ddp:
+    model = DDP(model, device_ids=[local_rank] if device_type == 'cuda' else None)
+
+
+@torch.no_grad()
+def estimate_loss():
+    """Mean loss over eval_iters batches of each split; the same batches each time, so that curves are smooth."""
+    raw_model.eval()
+    losses = {}
+    for split in ('train', 'val'):
+        total = torch.zeros((), device=device)
+        for k in range(eval_iters):
+            # numbers below zero would be training batches elsewhere; evaluation of train starts past the last of them
+            X, Y = get_batch(split, k if split == 'val' else 2**40 + k)
+            with autocast(device, dtype):
+                total += model(X, Y)[1]
+        losses[split] = total.item() / eval_iters
+    raw_model.train()
+    return losses
+
+
+def get_lr(it):
+    """Learning rate at iteration it: linear warm-up, then half a cosine from learning_rate down to min_lr."""
+    if it < warmup_iters:
+        return learning_rate * (it + 1) / (warmup_iters + 1)
+    if not decay_lr:
+        return learning_rate
+    progress = min(1.0, (it - warmup_iters) / max(1, lr_decay_iters - warmup_iters))
+    return min_lr + (learning_rate - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+# log: log.csv gets a row for each line printed; on resume the rows from there on are written anew
+if is_master:
+    try:
+        os.makedirs(out_dir, exist_ok=True)
+        log_path = os.path.join(out_dir, 'log.csv')
+        rows = [['iter', 'elapsed_s', 'lr', 'loss', 'train_loss', 'val_loss']]
+        if init_from == 'resume' and os.path.exists(log_path):
+            with open(log_path, encoding='utf-8', newline='') as f:
+                rows += [row for row in list(csv.reader(f))[1:] if int(row[0]) < iter_num]
+        log_file = open(log_path, 'w', encoding='utf-8', newline='', buffering=1)
+        csv.writer(log_file).writerows(rows)
+    except OSError as e:
+        fail(f'out_dir = {out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
+    if wandb_log:
+        try:
+            import wandb
+        except ImportError:
+            fail('wandb_log needs the package wandb: pip install wandb, or --wandb_log=False')
+        wandb.init(project=wandb_project, name=wandb_run_name, config=config)
+
+
+def log(line, **row):
+    tqdm.write(line)   # print() would tear the progress bar
+    csv.writer(log_file).writerow([row.get(k, '') for k in ('iter', 'elapsed_s', 'lr', 'loss', 'train_loss', 'val_loss')])
+    if wandb_log:
+        wandb.log({k.replace('_loss', '/loss'): v for k, v in row.items()})
+
+
+# the loop: learning rate, evaluate and save, stop, forward and backward, clip, step, log
+bar = tqdm(total=max_iters, initial=iter_num, unit='it', dynamic_ncols=True, disable=None if is_master else True)
+started = t0 = time.perf_counter()
+iters_timed = 0   # iterations since t0
+while True:
+    lr = get_lr(iter_num)
+    for opt in optimizers:
+        for group in opt.param_groups:
+            group['lr'] = lr * group['lr_scale']
+
+    # evaluate, and save what is worth keeping
+    is_last = iter_num >= max_iters or eval_only
+    if (iter_num % eval_interval == 0 or is_last) and is_master:
+        losses = estimate_loss()
+        now_s = elapsed_s + time.perf_counter() - started
+        log(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}",
+            iter=iter_num, elapsed_s=round(now_s, 1), lr=lr, train_loss=losses['train'], val_loss=losses['val'])
+        is_best = losses['val'] < best_val_loss
+        best_val_loss = min(best_val_loss, losses['val'])
+        if not eval_only and (iter_num > 0 or is_last):
+            checkpoint = {
+                'model': raw_model.state_dict(),
+                'optimizer': [opt.state_dict() for opt in optimizers] if len(optimizers) > 1 else optimizers[0].state_dict(),
+                'model_args': model_args,
+                'iter_num': iter_num,
+                'best_val_loss': best_val_loss,
+                'config': config,
+                'tokenizer': tokenizer,
+                'scaler': scaler.state_dict(),
+                'elapsed_s': now_s,
+            }
+            save_checkpoint(checkpoint, os.path.join(out_dir, 'last.pt'))   # to resume from
+            if is_best or always_save_checkpoint:
+                tqdm.write(f'saving checkpoint to {out_dir}')
+                save_checkpoint(checkpoint, os.path.join(out_dir, 'ckpt.pt'))   # to sample from
+            del checkpoint
+        t0, iters_timed = time.perf_counter(), 0   # evaluations do not count as training time
+    if is_last:
+        break
+
+    # forward and backward, over micro-batches whose gradients add up
+    # a stream of dropout masks of its own for each iteration and rank, so that a resumed run draws the same
+    torch.manual_seed(int(np.random.SeedSequence((seed, iter_num, rank)).generate_state(1, np.uint64)[0]))
+    loss_sum = 0.0
+    for micro_step in range(micro_steps):
+        X, Y = get_batch('train', (iter_num * micro_steps + micro_step) * world_size + rank)
+        if is_ddp:
+            model.require_backward_grad_sync = micro_step == micro_steps - 1   # gradients travel once an iteration
+        with autocast(device, dtype):
+            loss = model(X, Y)[1] / micro_steps
+        loss_sum += loss.detach()
+        scaler.scale(loss).backward()
+
+    # clip and step
+    for opt in optimizers:
+        scaler.unscale_(opt)
+    if grad_clip > 0:
+        torch.nn.utils.clip_grad_norm_(raw_model.parameters(), grad_clip)
+    for opt in optimizers:
+        scaler.step(opt)
+    scaler.update()
+    for opt in optimizers:
+        opt.zero_grad(set_to_none=True)
+
+    # log; reading the loss waits for the device, so it is done only here
+    iters_timed += 1
+    if iter_num % log_interval == 0:
+        if is_ddp:
+            dist.all_reduce(loss_sum)
+            loss_sum /= world_size
+        if is_master:
+            loss = loss_sum.item()
+            dt = (time.perf_counter() - t0) / iters_timed
+            log(f'iter {iter_num}: loss {loss:.4f}, time {dt * 1000:.2f}ms, {tokens_per_iter / dt:,.0f} tokens/s',
+                iter=iter_num, elapsed_s=round(elapsed_s + time.perf_counter() - started, 1), lr=lr, loss=loss)
+            bar.set_postfix_str(f'loss {loss:.4f}, {tokens_per_iter / dt:,.0f} tokens/s')
+            t0, iters_timed = time.perf_counter(), 0
+    iter_num += 1
+    bar.update()
+
+bar.close()
+if is_master:
+    log_file.close()
+    print(f'done: {iter_num} iterations, best val loss {best_val_loss:.4f}; next: python sample.py --out_dir={out_dir}')
+if is_ddp:
+    dist.destroy_process_group()
