@@ -26,10 +26,8 @@ def _convert(key, value, default):
             return str(value)   # even when it looks like a number
         if kind is bool:
             return {'true': True, 'false': False}[str(value).lower()]
-        if isinstance(value, bool):
-            raise ValueError
         number = float(value) if kind is float else ast.literal_eval(str(value))
-        if kind(number) != number:   # 2.5 for an int; 5e3 will do
+        if bool in (type(value), type(number)) or kind(number) != number:   # 2.5 for an int; 5e3 will do
             raise ValueError
         return kind(number)
     except (ValueError, TypeError, KeyError, SyntaxError, OverflowError, MemoryError):
@@ -43,11 +41,11 @@ def _override(settings, key, value, source):
         hint = f'did you mean {near[0]}?' if near else 'see --help for all of them'
         raise SystemExit(f'{source}: there is no setting {key}; {hint}')
     settings[key] = _convert(key, value, settings[key])
-    if int(os.environ.get('RANK', 0)) == 0:   # under torchrun, one process speaks for all
-        print(f'Overriding: {key} = {settings[key]!r}')
 
 
 def _run_config_file(settings, path):
+    if int(os.environ.get('RANK', 0)) == 0:   # under torchrun, one process speaks for all
+        print(f'Overriding config with {path}')
     namespace = dict(settings)   # so that one setting can be computed from another
     try:
         with open(path, encoding='utf-8') as f:
@@ -67,7 +65,7 @@ def _run_config_file(settings, path):
 def _print_help(settings, path):
     with open(path, encoding='utf-8') as f:
         source = f.read()
-    print(source.split('"""')[1].strip(), '\n\nSettings, each as --key=value:\n')
+    print(source.split('"""')[1].strip() + '\n\nSettings, each as --key=value:\n')
     comments = {}
     for token in tokenize.generate_tokens(iter(source.splitlines(keepends=True)).__next__):
         if token.type == tokenize.COMMENT:
@@ -75,7 +73,7 @@ def _print_help(settings, path):
     for node in ast.parse(source).body:
         key = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else None
         if key in settings:
-            print(f'  --{key}={settings.pop(key)!r}'.ljust(38), comments.get(node.end_lineno, ''))
+            print((f'  --{key}={settings.pop(key)!r}'.ljust(38) + ' ' + comments.get(node.end_lineno, '')).rstrip())
 
 
 def _configure(script):

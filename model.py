@@ -145,11 +145,14 @@ class GPT(nn.Module):
     # -----------------------------------------------------------------------------
     # generation
 
-    def new_cache(self, B, dtype):
-        """Room for the keys and values of B texts, (n_layer, 2, B, nh, block_size, hs), allocated once."""
-        c = self.config
-        return torch.empty(c.n_layer, 2, B, c.n_head, c.block_size, c.n_embd // c.n_head,
-                           dtype=dtype, device=self.lm_head.weight.device)
+    def new_cache(self, B):
+        """Room for the keys and values of B texts, (n_layer, 2, B, nh, block_size, hs), allocated once. Under autocast
+        keys and values come in its lower precision, and so does the cache."""
+        c, weight = self.config, self.lm_head.weight
+        kind = weight.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        shape = (c.n_layer, 2, B, c.n_head, c.block_size, c.n_embd // c.n_head)
+        return torch.empty(shape, dtype=dtype, device=weight.device)
 
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, num_samples=None, keep=None):
@@ -176,16 +179,12 @@ class GPT(nn.Module):
         for t in range(T, T + max_new_tokens):
             if pos == window:
                 context = idx[:, -window:] if t == T else text[:, t - keep:t]
-                # an autocast model writes keys in its lower precision: the cache takes the dtype it is given
-                cache = self.new_cache(n, self.kv_dtype(idx.device)) if cache is None else cache
+                cache = self.new_cache(n) if cache is None else cache
                 logits, pos = self(context, cache=cache)[0], context.size(1)
             else:
                 logits, pos = self(text[:, t - 1:t], cache=cache, pos=pos)[0], pos + 1
             text[:, t] = pick_token(logits[:, -1].float().expand(n, -1), temperature, top_k)
         return text
-
-    def kv_dtype(self, device):
-        return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.lm_head.weight.dtype
 
     # -----------------------------------------------------------------------------
     # optimizers
@@ -227,7 +226,7 @@ def pick_token(logits, temperature, top_k):
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal, for the matrices of hidden layers: https://kellerjordan.github.io/posts/muon
+    """Momentum whose update is made orthogonal, for matrices of hidden layers: https://kellerjordan.github.io/posts/muon
 
     A step equals torch.optim.Muon's with adjust_lr_fn='match_rms_adamw' (updates as large as AdamW's, so its rates and
     weight decay carry over: https://arxiv.org/abs/2502.16982). Two differences buy speed: matrices of one shape are

@@ -35,7 +35,8 @@ def pick_device(device):
     except RuntimeError:
         fail(f'device = {device} is not the name of a device; use auto, cpu, mps, cuda or cuda:N')
     if not has.get(kind, False):
-        fail(f'device = {device} is not on this machine; use --device=auto, or one of: ' + ', '.join(k for k in has if has[k]))
+        there = ', '.join(name for name in has if has[name])
+        fail(f'device = {device} is not on this machine; use auto, or one of: {there}')
     if kind == 'cuda' and index >= torch.cuda.device_count():
         fail(f'device = {device} is not on this machine; the last one is cuda:{torch.cuda.device_count() - 1}')
     return device
@@ -79,13 +80,6 @@ def autocast(device, dtype):
     if dtype == 'float32':
         return nullcontext()
     return torch.autocast(torch.device(device).type, getattr(torch, dtype))
-
-
-def synchronize(device):
-    """Wait until the device has done all it was given; a clock read before that tells nothing."""
-    kind = torch.device(device).type
-    if kind != 'cpu':
-        getattr(torch, kind).synchronize()
 
 
 # -----------------------------------------------------------------------------

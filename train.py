@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from model import GPT, GPTConfig
 from runtime import (autocast, char_tokenizer, fail, load_checkpoint, load_meta, pick_compile, pick_device, pick_dtype,
-                     save_checkpoint, synchronize)
+                     save_checkpoint)
 
 # -----------------------------------------------------------------------------
 # settings; the defaults are for a GPT-2 (124M) on OpenWebText
@@ -56,7 +56,7 @@ beta1 = 0.9
 beta2 = 0.95                    # nearer 1 when an iteration has few tokens
 grad_clip = 1.0                 # gradients longer than this are scaled down to it; 0.0 leaves them alone
 # learning rate schedule: linear warm-up, then a cosine
-decay_lr = True                 # False keeps learning_rate after the warm-up
+decay_lr = True                 # False: learning_rate throughout, without warm-up
 warmup_iters = 2000             # raise it if the loss spikes early
 lr_decay_iters = 600000         # where the cosine ends; usually max_iters
 min_lr = 6e-5                   # where it ends, usually learning_rate / 10
@@ -69,15 +69,16 @@ dtype = 'auto'                  # 'float32', 'bfloat16' or 'float16'; auto takes
 compile = 'auto'                # torch.compile; True, False, auto is on for CUDA
 # -----------------------------------------------------------------------------
 config_keys = [k for k, v in globals().items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))]
-here = os.path.dirname(os.path.abspath(__file__))
-exec(open(os.path.join(here, 'configurator.py'), encoding='utf-8').read())
+exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='utf-8').read())
 config = {k: globals()[k] for k in config_keys}
 # -----------------------------------------------------------------------------
 
 # device and processes: under torchrun each process is one rank, with its own device and its share of the micro-batches
 device = pick_device(device)
-rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
-is_ddp, is_master = 'RANK' in os.environ, rank == 0
+is_ddp = 'RANK' in os.environ
+rank, local_rank, world_size = (int(os.environ[k]) if is_ddp else d
+                                for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
+is_master = rank == 0   # the process that prints and writes
 if is_ddp and device == 'cuda':
     device = f'cuda:{local_rank}'
 device_type = torch.device(device).type
@@ -85,10 +86,13 @@ if device_type == 'cuda':
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision('high')   # float32 products in TF32: several times faster, hardly less exact
 if is_ddp:
-    dist.init_process_group('nccl' if backend == 'auto' and device_type == 'cuda' else 'gloo' if backend == 'auto' else backend)
+    if backend == 'auto':
+        backend = 'nccl' if device_type == 'cuda' else 'gloo'
+    dist.init_process_group(backend)
 if gradient_accumulation_steps < 1 or gradient_accumulation_steps % world_size:
-    fail(f'gradient_accumulation_steps = {gradient_accumulation_steps} is not a multiple of the {world_size} processes; '
-         f'try {max(1, round(gradient_accumulation_steps / world_size)) * world_size}')
+    nearest = max(1, round(gradient_accumulation_steps / world_size)) * world_size
+    fail(f'gradient_accumulation_steps = {gradient_accumulation_steps} cannot be shared by {world_size} processes; '
+         f'try {nearest}')
 micro_steps = gradient_accumulation_steps // world_size   # of this rank, per iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
 dtype = pick_dtype(dtype, device)
@@ -99,7 +103,7 @@ if is_master:
 
 # data: random windows of block_size tokens. A batch is a function of (seed, split, its number) and of nothing else, so
 # that resumed and uninterrupted runs, and one process and four, see the same
-data_dir = os.path.join(here, 'data', dataset)
+data_dir = os.path.join(os.path.dirname(__file__), 'data', dataset)
 for split in ('train', 'val'):
     bin_path = os.path.join(data_dir, f'{split}.bin')
     if not os.path.exists(bin_path):
@@ -147,7 +151,7 @@ try:
                                             ns_dtype=torch.bfloat16 if dtype == 'bfloat16' else torch.float32)
 except ValueError as e:
     fail(e)
-scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # float16 alone underflows; else it does nothing
+scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # only float16 underflows
 if init_from == 'resume':
     model.load_state_dict(checkpoint['model'])
     states = checkpoint['optimizer'] if isinstance(checkpoint['optimizer'], list) else [checkpoint['optimizer']]
@@ -181,8 +185,7 @@ def estimate_loss():
     for split in ('train', 'val'):
         total = torch.zeros((), device=device)
         for k in range(eval_iters):
-            # numbers below zero would be training batches elsewhere; evaluation of train starts past the last of them
-            X, Y = get_batch(split, k if split == 'val' else 2**40 + k)
+            X, Y = get_batch(split, k if split == 'val' else 2**40 + k)   # 2**40: no batch of the training itself
             with autocast(device, dtype):
                 total += model(X, Y)[1]
         losses[split] = total.item() / eval_iters
@@ -194,18 +197,17 @@ def get_lr(it):
     """Learning rate at iteration it: linear warm-up, then half a cosine from learning_rate down to min_lr."""
     if it < warmup_iters:
         return learning_rate * (it + 1) / (warmup_iters + 1)
-    if not decay_lr:
-        return learning_rate
     progress = min(1.0, (it - warmup_iters) / max(1, lr_decay_iters - warmup_iters))
     return min_lr + (learning_rate - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 # log: log.csv gets a row for each line printed; on resume the rows from there on are written anew
+columns = ['iter', 'elapsed_s', 'lr', 'loss', 'train_loss', 'val_loss']
 if is_master:
     try:
         os.makedirs(out_dir, exist_ok=True)
         log_path = os.path.join(out_dir, 'log.csv')
-        rows = [['iter', 'elapsed_s', 'lr', 'loss', 'train_loss', 'val_loss']]
+        rows = [columns]
         if init_from == 'resume' and os.path.exists(log_path):
             with open(log_path, encoding='utf-8', newline='') as f:
                 rows += [row for row in list(csv.reader(f))[1:] if int(row[0]) < iter_num]
@@ -223,7 +225,7 @@ if is_master:
 
 def log(line, **row):
     tqdm.write(line)   # print() would tear the progress bar
-    csv.writer(log_file).writerow([row.get(k, '') for k in ('iter', 'elapsed_s', 'lr', 'loss', 'train_loss', 'val_loss')])
+    csv.writer(log_file).writerow([row.get(column, '') for column in columns])
     if wandb_log:
         wandb.log({k.replace('_loss', '/loss'): v for k, v in row.items()})
 
@@ -233,7 +235,7 @@ bar = tqdm(total=max_iters, initial=iter_num, unit='it', dynamic_ncols=True, dis
 started = t0 = time.perf_counter()
 iters_timed = 0   # iterations since t0
 while True:
-    lr = get_lr(iter_num)
+    lr = get_lr(iter_num) if decay_lr else learning_rate
     for opt in optimizers:
         for group in opt.param_groups:
             group['lr'] = lr * group['lr_scale']
@@ -248,9 +250,9 @@ while True:
         is_best = losses['val'] < best_val_loss
         best_val_loss = min(best_val_loss, losses['val'])
         if not eval_only and (iter_num > 0 or is_last):
-            checkpoint = {
+            checkpoint = {   # plain values and tensors only
                 'model': raw_model.state_dict(),
-                'optimizer': [opt.state_dict() for opt in optimizers] if len(optimizers) > 1 else optimizers[0].state_dict(),
+                'optimizer': [opt.state_dict() for opt in optimizers],
                 'model_args': model_args,
                 'iter_num': iter_num,
                 'best_val_loss': best_val_loss,

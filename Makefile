@@ -1,0 +1,32 @@
+# make demo   from nothing to a GPT that writes Portuguese: install, prepare, train for about three minutes, sample
+# make test   from nothing to the tests: install, lint, pytest
+# make clean  remove .venv and the demo's run
+
+PYTHON ?= python3
+PY = .venv/bin/python
+ECA = data/ecadequeiuroz_char
+
+.PHONY: demo test clean
+
+demo: .venv/runtime
+	$(PY) $(ECA)/prepare.py
+	$(PY) train.py config/train_eca_char_laptop.py
+	$(PY) sample.py --out_dir=out-eca-char-laptop --num_samples=3
+
+test: .venv/dev
+	.venv/bin/ruff check --line-length 120 --select E,F,W,B --ignore B905 .
+	$(PY) -m pytest -ra --durations=10 tests
+
+clean:
+	rm -rf .venv out-eca-char-laptop
+
+# each stamp is newer than its requirements file once they are installed, so a second make installs nothing
+.venv/runtime: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/dev: .venv/runtime requirements-dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

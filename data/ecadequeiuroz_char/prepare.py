@@ -1,0 +1,62 @@
+"""
+Turn the works of Eça de Queiroz, or any text of yours, into character ids: train.bin, val.bin and meta.pkl.
+
+    python data/ecadequeiuroz_char/prepare.py                         # Eça, downloaded once
+    python data/ecadequeiuroz_char/prepare.py livro1.txt livro2.txt   # your own text, UTF-8, joined in this order
+
+Without file names it takes input_eca.txt beside this script; if that is not there, downloads it from Kaggle; if that
+fails, takes amostra.txt, a short sample that comes with the repository.
+"""
+
+import io
+import os
+import sys
+import zipfile
+
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(here))   # data/, for common.py: what the prepare.py scripts share
+from common import download, fail, read_text, write_char_dataset, write_files   # noqa: E402
+
+URL = 'https://www.kaggle.com/api/v1/datasets/download/leite0407/ea-de-queiroz'
+PAGE = 'https://www.kaggle.com/datasets/leite0407/ea-de-queiroz'
+MAX_BYTES = 200_000_000   # eca.txt has 8.5 million
+
+
+def download_eca():
+    """The text of eca.txt in Kaggle's zip, as bytes that are UTF-8. Raises whatever went wrong."""
+    print(f'downloading {URL}')
+    with zipfile.ZipFile(io.BytesIO(download(URL, MAX_BYTES))) as archive:
+        members = [m for m in archive.infolist() if os.path.basename(m.filename) == 'eca.txt']
+        if not members:
+            raise ValueError('there is no eca.txt in the zip')
+        if members[0].file_size > MAX_BYTES:
+            raise ValueError(f'eca.txt would have {members[0].file_size:,} bytes, which cannot be right')
+        data = archive.read(members[0])   # checks its CRC
+    data.decode('utf-8')
+    return data
+
+
+def find_text(paths):
+    """The text to prepare, from the first place that has one."""
+    if paths:
+        print('text:', ' + '.join(paths))
+        return ''.join(read_text(path) for path in paths)
+    input_path, sample_path = os.path.join(here, 'input_eca.txt'), os.path.join(here, 'amostra.txt')
+    if not os.path.exists(input_path):
+        try:
+            write_files(here, {'input_eca.txt': download_eca()})
+        except Exception as e:   # no network, a moved page, a broken zip, a full disk: the sample is always there
+            print(f'text: {sample_path}, a SAMPLE of 60 KB, because the download failed ({e}). For the real works, '
+                  f'get eca.txt from {PAGE}, save it as {input_path} and run this again')
+            return read_text(sample_path)
+    print(f'text: {input_path}')
+    return read_text(input_path)
+
+
+if __name__ == '__main__':
+    if any(arg.startswith('-') for arg in sys.argv[1:]):
+        print(__doc__.strip())
+        if sys.argv[1] not in ('-h', '--help'):
+            fail(f'there is no option {sys.argv[1]}; it takes names of text files only')
+    else:
+        write_char_dataset(find_text(sys.argv[1:]), here)

@@ -1,0 +1,87 @@
+"""
+Let a trained GPT write.
+
+    python sample.py --out_dir=out-eca-char
+    python sample.py --out_dir=out-eca-char --start="Meu caro amigo" --num_samples=3 --temperature=0.7
+    python sample.py --out_dir=out-eca-char --start=FILE:prompt.txt
+"""
+
+import os
+import sys
+
+import torch
+
+from model import GPT, GPTConfig
+from runtime import (autocast, char_tokenizer, fail, get_codec, load_checkpoint, load_meta, pick_compile, pick_device,
+                     pick_dtype)
+
+# -----------------------------------------------------------------------------
+# settings
+init_from = 'resume'    # 'resume': the best model in out_dir
+out_dir = 'out'         # the folder that train.py wrote
+start = '\n'            # the prompt, or FILE:name to read it from a UTF-8 file
+num_samples = 10        # texts to write, drawn together
+max_new_tokens = 500    # tokens in each, after the prompt
+temperature = 0.8       # 1.0 as learned; lower is safer, higher is wilder; 0.0 always takes the likeliest
+top_k = 200             # draw from this many likeliest tokens; 0 from all of them
+keep = 0                # tokens kept when the window is full; 0 is half of it, block_size is exact and slow
+seed = 1337             # same seed, same text
+device = 'auto'         # CUDA, else MPS, else CPU; or 'cpu', 'mps', 'cuda', 'cuda:1'
+dtype = 'auto'          # 'float32', 'bfloat16' or 'float16'; auto takes what is fast on the device
+compile = 'false'       # torch.compile pays only for very long texts
+# -----------------------------------------------------------------------------
+exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='utf-8').read())
+# -----------------------------------------------------------------------------
+
+sys.stdout.reconfigure(errors='backslashreplace')   # not every console can show every character
+device = pick_device(device)
+dtype = pick_dtype(dtype, device, is_training=False)
+compile, _ = pick_compile(compile, device)
+if torch.device(device).type == 'cuda':
+    torch.set_float32_matmul_precision('high')   # float32 products in TF32
+if num_samples < 1 or max_new_tokens < 1:
+    fail(f'num_samples = {num_samples} and max_new_tokens = {max_new_tokens} must both be at least 1')
+if temperature < 0 or top_k < 0:
+    fail(f'temperature = {temperature} and top_k = {top_k} cannot be negative')
+
+# model
+if init_from != 'resume':
+    fail(f"init_from = {init_from} is not known; use 'resume'")
+checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'), device)
+try:
+    model = GPT(GPTConfig(**checkpoint['model_args']))
+    model.load_state_dict(checkpoint['model'])
+except (ValueError, TypeError, RuntimeError):
+    fail(f'the weights in {out_dir}/ckpt.pt do not fit the model that it describes')
+model.eval().to(device)
+if compile:
+    model.forward = torch.compile(model.forward, dynamic=True)
+if not 0 <= keep <= model.config.block_size:
+    fail(f"keep = {keep} is not between 0 and the model's block_size = {model.config.block_size}")
+
+# tokenizer: in the checkpoint; one that nanoGPT wrote names its data set instead
+tokenizer = checkpoint.get('tokenizer')
+if tokenizer is None:
+    dataset = checkpoint.get('config', {}).get('dataset', '')
+    meta = load_meta(os.path.join(os.path.dirname(__file__), 'data', dataset, 'meta.pkl'))
+    tokenizer = char_tokenizer(meta) if meta else {'kind': 'gpt2'}
+encode, decode = get_codec(tokenizer)
+
+# prompt
+if start.startswith('FILE:'):
+    try:
+        with open(start[5:], encoding='utf-8') as f:
+            start = f.read()
+    except (OSError, UnicodeDecodeError) as e:
+        fail(f'the prompt file {start[5:]} cannot be read: {getattr(e, "strerror", "it is not UTF-8")}')
+if not start:
+    fail('the prompt is empty; give at least one character, as in --start="A"')
+prompt = torch.tensor([encode(start)], dtype=torch.long, device=device)   # (1, T)
+
+# generate
+torch.manual_seed(seed)
+with autocast(device, dtype):
+    texts = model.generate(prompt, max_new_tokens, temperature, top_k, num_samples, keep or None)
+for ids in texts.tolist():
+    print(decode(ids))
+    print('---------------')

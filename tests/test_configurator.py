@@ -1,0 +1,118 @@
+"""The configurator: config files and --key=value, typed by the settings they override, every mistake in one line."""
+
+import pytest
+from conftest import REPO
+
+SCRIPT = '''"""A script with settings."""
+import os
+import time
+batch_size = 12          # texts in one micro-batch
+learning_rate = 6e-4     # peak rate
+eval_only = False
+start = 'abc'            # the prompt
+compile = 'auto'         # a setting may shadow a builtin
+_private = 1
+exec(open(CONFIGURATOR, encoding='utf-8').read())
+print({k: globals()[k] for k in ('batch_size', 'learning_rate', 'eval_only', 'start', 'compile')})
+'''
+DEFAULTS = dict(batch_size=12, learning_rate=6e-4, eval_only=False, start='abc', compile='auto')
+
+
+@pytest.fixture
+def configure(tmp_path, monkeypatch, capsys):
+    """Run the script above with these arguments; returns its settings, or the one line with which it failed."""
+    script = tmp_path / 'script.py'
+    script.write_text(SCRIPT.replace('CONFIGURATOR', repr(str(REPO / 'configurator.py'))), encoding='utf-8')
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args, config=None):
+        if config is not None:
+            (tmp_path / 'config.py').write_text(config, encoding='utf-8')
+            args = ('config.py', *args)
+        monkeypatch.setattr('sys.argv', [str(script), *args])
+        try:
+            exec(script.read_text(encoding='utf-8'), {'__file__': str(script), '__name__': '__main__'})
+        except SystemExit as e:
+            if e.code == 0:
+                return capsys.readouterr().out
+            assert isinstance(e.code, str) and '\n' not in e.code
+            return e.code
+        return eval(capsys.readouterr().out.splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.parametrize('arg, expected', [
+    ('--batch_size=4', {'batch_size': 4}),
+    ('--batch_size=5e3', {'batch_size': 5000}),
+    ('--learning_rate=1', {'learning_rate': 1.0}),           # an int where a float is expected
+    ('--learning_rate=1e-3', {'learning_rate': 1e-3}),
+    ('--eval_only=TRUE', {'eval_only': True}),
+    ('--eval_only=false', {'eval_only': False}),
+    ('--start=a=b==c', {'start': 'a=b==c'}),                  # a value with = in it
+    ('--start=123', {'start': '123'}),                        # a string stays a string
+    ('--start=True', {'start': 'True'}),
+    ("--start='x'", {'start': "'x'"}),
+    ('--start=', {'start': ''}),
+    ('--start=--eval_only=True', {'start': '--eval_only=True'}),
+    ('--compile=False', {'compile': 'False'}),
+])
+def test_values(configure, arg, expected):
+    settings = configure(arg)
+    assert settings == {**DEFAULTS, **expected}
+    assert [type(v) for v in settings.values()] == [type(v) for v in DEFAULTS.values()]
+
+
+@pytest.mark.parametrize('arg, says', [
+    ('--batchsize=4', 'there is no setting batchsize; did you mean batch_size?'),
+    ('--zzz=4', 'see --help'),
+    ('--_private=4', 'there is no setting _private'),
+    ('--batch_size=2.5', 'batch_size = 2.5 will not do: it must be a whole number'),
+    ('--batch_size=True', 'a whole number'),
+    ('--batch_size=', 'a whole number'),
+    ('--batch_size=[1]', 'a whole number'),
+    ('--learning_rate=fast', 'learning_rate = fast will not do: it must be a number, as in --learning_rate=0.0006'),
+    ('--learning_rate=nan', 'a number'),
+    ('--eval_only=1', 'True or False'),
+    ('--eval_only', '--eval_only will not do: write --key=value'),
+    ('-batch_size=4', 'write --key=value'),
+    ('nothing.py', 'nothing.py: [Errno 2] No such file or directory'),
+])
+def test_mistakes_on_the_command_line(configure, arg, says):
+    assert says in configure(arg)
+
+
+def test_left_to_right(configure):
+    assert configure('--batch_size=1', '--batch_size=3', config='batch_size = 2')['batch_size'] == 3
+    assert configure('--batch_size=1', 'config.py', config='batch_size = 2')['batch_size'] == 2
+
+
+def test_config_file_is_python(configure):
+    settings = configure(config='import time\nfrom math import sqrt\n_n = 3\nbatch_size = 2 ** _n\nlearning_rate = 1\n'
+                                'eval_only = True\nstart = "ç-" + str(time.time())\ncompile = False\ndef f(): pass\n')
+    assert settings['batch_size'] == 8 and settings['learning_rate'] == 1.0 and settings['eval_only'] is True
+    assert settings['start'].startswith('ç-') and settings['compile'] == 'False'
+
+
+def test_config_file_can_compute_from_settings(configure):
+    assert configure(config='batch_size = batch_size * 2')['batch_size'] == 24
+
+
+@pytest.mark.parametrize('config, says', [
+    ('batchsize = 4', 'config.py: there is no setting batchsize; did you mean batch_size?'),
+    ('batch_size = "many"', 'batch_size = many will not do'),
+    ('batch_size = None', 'config.py: batch_size = None will not do'),
+    ('batch_size = [1, 2]', 'config.py: batch_size = [1, 2] will not do'),
+    ('batch_size = 4\nthis is no python', 'config.py, line 2: SyntaxError'),
+    ('x_ = 1\nbatch_size = 1 / 0', 'config.py, line 2: ZeroDivisionError: division by zero'),
+])
+def test_mistakes_in_a_config_file(configure, config, says):
+    assert says in configure(config=config)
+
+
+def test_help(configure):
+    lines = configure('--help').splitlines()
+    assert lines[0] == 'A script with settings.'
+    assert any(line.split() == '--batch_size=12 texts in one micro-batch'.split() for line in lines)
+    assert any(line.split() == ['--eval_only=False'] for line in lines)
+    assert not any('_private' in line for line in lines)

@@ -1,0 +1,169 @@
+"""prepare.py: the same ids as nanoGPT's method, text from four places in order, and bad input that changes nothing."""
+
+import http.server
+import importlib.util
+import io
+import pickle
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import ECA, REAL_TEXT, REPO, needs_real_text
+
+SAMPLE = f'{ECA}/amostra.txt'
+
+
+def read_back(workspace):
+    """(train ids, val ids, meta) that prepare.py wrote."""
+    with open(workspace / ECA / 'meta.pkl', 'rb') as f:
+        meta = pickle.load(f)
+    return *(np.fromfile(workspace / ECA / f'{split}.bin', dtype='<u2') for split in ('train', 'val')), meta
+
+
+def by_nanogpt(text):
+    """The reference: sorted characters, ids in that order, the first 90 % for training."""
+    chars = sorted(set(text))
+    stoi = {c: i for i, c in enumerate(chars)}
+    n = int(len(text) * 0.9)
+    return [stoi[c] for c in text[:n]], [stoi[c] for c in text[n:]], {
+        'vocab_size': len(chars), 'itos': dict(enumerate(chars)), 'stoi': stoi}
+
+
+def assert_same(workspace, text):
+    train, val, meta = read_back(workspace)
+    want_train, want_val, want_meta = by_nanogpt(text)
+    assert train.tolist() == want_train and val.tolist() == want_val and meta == want_meta
+
+
+@needs_real_text
+def test_real_text(bare):
+    (bare / ECA / 'input_eca.txt').write_bytes(REAL_TEXT.read_bytes())
+    printed = bare.run(f'{ECA}/prepare.py')
+    assert 'input_eca.txt' in printed.splitlines()[0]
+    for line in ('characters: 8,292,842', 'vocab size: 145', 'train has 7,463,557 tokens', 'val has 829,285 tokens'):
+        assert line in printed
+    assert_same(bare, REAL_TEXT.read_text(encoding='utf-8'))
+
+
+def test_files_are_joined_in_order_and_nothing_is_normalised(bare):
+    one = 'Olá — «mundo»\r\ne mais\u00a0nada, cafe\u0301 e café.\n' * 100   # CRLF, no-break space, two ways to write é
+    two = '\ufeffsegundo 𝒜 livro\r' * 100   # a byte order mark, a character beyond 16 bits
+    (bare / 'um.txt').write_bytes(one.encode())
+    (bare / 'dois.txt').write_bytes(two.encode())
+    assert 'um.txt + dois.txt' in bare.run(f'{ECA}/prepare.py', 'um.txt', 'dois.txt')
+    assert_same(bare, one + two)
+
+
+def test_text_longer_than_one_piece(bare):
+    rng = np.random.default_rng(0)
+    text = ''.join(map(chr, rng.integers(32, 2000, size=(1 << 21) + 7)))
+    (bare / 'longo.txt').write_text(text, encoding='utf-8', newline='')
+    bare.run(f'{ECA}/prepare.py', 'longo.txt')
+    assert_same(bare, text)
+
+
+BAD_TEXTS = {
+    'empty': (b'', 'has 0 characters'),
+    'short': (b'Curto demais. ' * 20, '280 characters, too few'),
+    'latin1': (('A' * 5000 + 'coração' * 1000).encode('latin-1'), 'byte 0xe7 at offset 5,004'),
+    'too many characters': (''.join(map(chr, range(0xE000, 0xE000 + 70000))).encode(), '70,000 distinct characters'),
+}
+
+
+@pytest.mark.parametrize('name', BAD_TEXTS)
+def test_bad_text_is_one_line_and_changes_nothing(bare, name):
+    bare.run(f'{ECA}/prepare.py', SAMPLE)
+    before = {p.name: p.read_bytes() for p in (bare / ECA).iterdir() if p.is_file()}
+    content, message = BAD_TEXTS[name]
+    (bare / 'mau.txt').write_bytes(content)
+    assert message in bare.run(f'{ECA}/prepare.py', 'mau.txt', fails=True)
+    assert {p.name: p.read_bytes() for p in (bare / ECA).iterdir() if p.is_file()} == before
+
+
+def test_latin1_error_says_how_to_convert(bare):
+    (bare / 'mau.txt').write_bytes('ação'.encode('latin-1') * 5000)
+    assert 'iconv -f latin1 -t utf-8 mau.txt > mau-utf8.txt' in bare.run(f'{ECA}/prepare.py', 'mau.txt', fails=True)
+
+
+def test_missing_file_and_unknown_option(bare):
+    assert 'nada.txt cannot be read' in bare.run(f'{ECA}/prepare.py', 'nada.txt', fails=True)
+    assert '--force' in bare.run(f'{ECA}/prepare.py', '--force', fails=True)
+    assert 'livro1.txt livro2.txt' in bare.run(f'{ECA}/prepare.py', '--help')
+
+
+def test_without_network_the_sample_is_taken_and_said_so(bare):
+    first = bare.run(f'{ECA}/prepare.py').splitlines()[1]
+    assert 'SAMPLE' in first and 'download failed' in first and 'kaggle.com/datasets' in first
+    assert not (bare / ECA / 'input_eca.txt').exists()
+    assert_same(bare, (bare / SAMPLE).read_text(encoding='utf-8'))
+
+
+def test_sample_is_varied():
+    """At least 40 KB, and no paragraph twice."""
+    text = (REPO / SAMPLE).read_text(encoding='utf-8')
+    paragraphs = [p for p in text.split('\n\n') if len(p) > 40]
+    assert len(text.encode()) >= 40_000 and len(set(paragraphs)) == len(paragraphs) > 100
+
+
+# the download, from a server on this machine
+
+BOOK = 'Nas tardes de Verão, a vila cheirava a pó e a laranja.\r\n' * 200
+
+
+def make_zip(name, content):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+GOOD_ZIP = make_zip('obras/eca.txt', BOOK.encode())
+# what the server sends, the length that it announces (None: none), and the reason that is to be printed
+DOWNLOADS = {
+    'whole': (GOOD_ZIP, len(GOOD_ZIP), None),
+    'whole, no length announced': (GOOD_ZIP, None, None),
+    'cut short': (GOOD_ZIP[:-100], len(GOOD_ZIP), 'broke off'),
+    'cut short, no length announced': (GOOD_ZIP[:-100], None, 'not a zip'),
+    'a web page': (b'<html>please sign in</html>', 27, 'not a zip'),
+    'another book': (make_zip('camilo.txt', BOOK.encode()), None, 'no eca.txt'),
+    'latin-1': (make_zip('eca.txt', BOOK.encode('latin-1')), None, "can't decode"),
+    'damaged': (GOOD_ZIP[:70] + bytes([GOOD_ZIP[70] ^ 0xFF]) + GOOD_ZIP[71:], None, 'download failed'),
+    'absurdly large': (make_zip('eca.txt', bytes(300_000_000)), None, '300,000,000 bytes'),
+    'error 404': (None, None, '404'),
+}
+
+
+@pytest.mark.parametrize('name', DOWNLOADS)
+def test_download(bare, name, capsys, monkeypatch):
+    body, announced, reason = DOWNLOADS[name]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if body else 404)
+            if announced:
+                self.send_header('Content-Length', str(announced))
+            self.end_headers()
+            self.wfile.write(body or b'')
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for variable in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
+            monkeypatch.delenv(variable, raising=False)
+        spec = importlib.util.spec_from_file_location('prepare', bare / ECA / 'prepare.py')
+        prepare = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(prepare)
+        prepare.URL = f'http://127.0.0.1:{server.server_port}/eca.zip'
+        text = prepare.find_text([])
+        server.shutdown()
+
+    input_path = bare / ECA / 'input_eca.txt'
+    if reason is None:
+        assert text == BOOK and input_path.read_bytes() == BOOK.encode()
+    else:
+        assert reason in capsys.readouterr().out
+        assert text == (bare / SAMPLE).read_text(encoding='utf-8') and not input_path.exists()
+    assert not list((bare / ECA).glob('*.tmp'))

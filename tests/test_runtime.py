@@ -1,0 +1,151 @@
+"""Devices that choose themselves, checkpoints written whole, files from strangers."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+import runtime
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretend to be a machine with these devices."""
+    def pretend(cuda=0, mps=False, capability=(9, 0), cpu_flags=(), compiler=True, triton=True):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda > 0)
+        monkeypatch.setattr(torch.cuda, 'device_count', lambda: cuda)
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device=None: capability)
+        monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: mps)
+        monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: dict.fromkeys(cpu_flags, True), raising=False)
+        monkeypatch.setattr(runtime.shutil, 'which', lambda name: '/usr/bin/c++' if compiler else None)
+        monkeypatch.setattr(runtime.importlib.util, 'find_spec', lambda name: name if triton else None)
+    return pretend
+
+
+@pytest.mark.parametrize('has, device, dtype, sampling_dtype, compiles', [
+    (dict(cuda=1), 'cuda', 'bfloat16', 'bfloat16', True),
+    (dict(cuda=1, mps=True), 'cuda', 'bfloat16', 'bfloat16', True),
+    (dict(cuda=1, capability=(7, 5)), 'cuda', 'float16', 'float16', True),
+    (dict(cuda=1, triton=False), 'cuda', 'bfloat16', 'bfloat16', False),
+    (dict(cuda=1, compiler=False), 'cuda', 'bfloat16', 'bfloat16', False),
+    (dict(mps=True), 'mps', 'float32', 'float32', False),
+    (dict(), 'cpu', 'float32', 'float32', False),
+    (dict(cpu_flags=['avx2', 'avx512_f']), 'cpu', 'float32', 'float32', False),
+    (dict(cpu_flags=['amx_bf16']), 'cpu', 'bfloat16', 'float32', False),
+    (dict(cpu_flags=['avx512_bf16']), 'cpu', 'bfloat16', 'float32', False),
+])
+def test_auto(machine, has, device, dtype, sampling_dtype, compiles):
+    machine(**has)
+    assert runtime.pick_device('auto') == device
+    assert runtime.pick_dtype('auto', device) == dtype
+    assert runtime.pick_dtype('auto', device, is_training=False) == sampling_dtype
+    assert runtime.pick_compile('auto', device)[0] is compiles
+
+
+def test_forced(machine):
+    machine(cuda=2, mps=True)
+    for device in ('cpu', 'mps', 'cuda', 'cuda:1'):
+        assert runtime.pick_device(device) == device
+        assert runtime.pick_dtype('float16', device) == 'float16'
+        assert runtime.pick_compile('True', device) == (True, 'asked for')
+        assert runtime.pick_compile('False', device) == (False, 'asked for')
+
+
+@pytest.mark.parametrize('has, device, says', [
+    (dict(), 'cuda', 'use auto, or one of: cpu'),
+    (dict(mps=True), 'cuda', 'use auto, or one of: mps, cpu'),
+    (dict(), 'mps', 'not on this machine'),
+    (dict(cuda=2), 'cuda:2', 'the last one is cuda:1'),
+    (dict(), 'tpu', 'not the name of a device'),
+    (dict(), 'meta', 'not on this machine'),
+])
+def test_device_that_is_not_there(machine, has, device, says):
+    machine(**has)
+    with pytest.raises(SystemExit, match=says):
+        runtime.pick_device(device)
+
+
+def test_torch_without_get_capabilities(monkeypatch):
+    monkeypatch.delattr(torch.cpu, 'get_capabilities', raising=False)
+    assert runtime.cpu_has_bfloat16() is False
+
+
+def test_autocast_keeps_float32_plain():
+    x = torch.randn(4, 4)
+    with runtime.autocast('cpu', 'float32'):
+        assert (x @ x).dtype == torch.float32
+    with runtime.autocast('cpu', 'bfloat16'):
+        assert (x @ x).dtype == torch.bfloat16
+
+
+CHECKPOINT = {'model': {'w': torch.ones(3)}, 'model_args': {'n_layer': 1}, 'iter_num': 7}
+
+
+def test_checkpoint_round_trip(tmp_path):
+    path = str(tmp_path / 'ckpt.pt')
+    runtime.save_checkpoint(CHECKPOINT, path)
+    runtime.save_checkpoint({**CHECKPOINT, 'iter_num': 8}, path)   # over the old one
+    assert runtime.load_checkpoint(path, 'cpu')['iter_num'] == 8
+    assert os.listdir(tmp_path) == ['ckpt.pt']
+
+
+def test_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = str(tmp_path / 'ckpt.pt')
+    runtime.save_checkpoint(CHECKPOINT, path)
+
+    def half_a_save(checkpoint, f):
+        f.write(b'half')
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(torch, 'save', half_a_save)
+    with pytest.raises(SystemExit, match='No space left on device'):
+        runtime.save_checkpoint({**CHECKPOINT, 'iter_num': 8}, path)
+    assert runtime.load_checkpoint(path, 'cpu')['iter_num'] == 7 and os.listdir(tmp_path) == ['ckpt.pt']
+
+
+class Payload:
+    """What a stranger's pickle would do: run a command."""
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}',)
+
+
+def test_payloads_do_not_run(tmp_path):
+    ran = tmp_path / 'ran'
+    torch.save({**CHECKPOINT, 'config': Payload(ran)}, tmp_path / 'ckpt.pt')
+    with pytest.raises(SystemExit, match='not a whole checkpoint'):
+        runtime.load_checkpoint(str(tmp_path / 'ckpt.pt'), 'cpu')
+    (tmp_path / 'meta.pkl').write_bytes(pickle.dumps({'vocab_size': 1, 'itos': {0: 'a'}, 'stoi': Payload(ran)}))
+    with pytest.raises(SystemExit, match=r'not a character vocabulary \(it asks for posix.system\)'):
+        runtime.load_meta(str(tmp_path / 'meta.pkl'))
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize('content', [b'', b'not a checkpoint', pickle.dumps({'model': 3}), pickle.dumps([1, 2])])
+def test_files_that_are_something_else(tmp_path, content):
+    (tmp_path / 'file').write_bytes(content)
+    with pytest.raises(SystemExit, match='not a whole checkpoint'):
+        runtime.load_checkpoint(str(tmp_path / 'file'), 'cpu')
+    with pytest.raises(SystemExit, match='not a character vocabulary'):
+        runtime.load_meta(str(tmp_path / 'file'))
+
+
+@pytest.mark.parametrize('meta', [
+    {'vocab_size': 3, 'itos': {0: 'a', 1: 'b'}, 'stoi': {'a': 0, 'b': 1}},
+    {'vocab_size': 2, 'itos': {0: 'a', 1: 'b'}, 'stoi': {'a': 1, 'b': 0}},
+    {'vocab_size': 2, 'itos': {0: 'a', 2: 'b'}, 'stoi': {'a': 0, 'b': 2}},
+])
+def test_vocabulary_that_contradicts_itself(tmp_path, meta):
+    (tmp_path / 'meta.pkl').write_bytes(pickle.dumps(meta))
+    with pytest.raises(SystemExit, match='not a character vocabulary'):
+        runtime.load_meta(str(tmp_path / 'meta.pkl'))
+
+
+def test_char_codec_round_trip():
+    encode, decode = runtime.get_codec({'kind': 'char', 'itos': list('\n açã—')})
+    assert decode(encode('ação—\n'.replace('o', 'a'))) == 'açãa—\n'
+    with pytest.raises(SystemExit, match=r"'o' \(U\+006F\)"):
+        encode('ação')

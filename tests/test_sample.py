@@ -1,0 +1,79 @@
+"""sample.py: prompts, their mistakes, and checkpoints that nanoGPT wrote."""
+
+import pytest
+import torch
+from conftest import ECA
+from test_train import TINY, load
+
+
+@pytest.fixture(scope='module')
+def trained(prepared):
+    prepared.run('train.py', *TINY, '--max_iters=5', '--out_dir=out-sample')
+    return prepared
+
+
+def sample(workspace, *args, out_dir='out-sample', **kwargs):
+    return workspace.run('sample.py', f'--out_dir={out_dir}', '--num_samples=2', '--max_new_tokens=40', *args, **kwargs)
+
+
+def test_unknown_character_is_named(trained):
+    message = sample(trained, '--start=Olá 漢 mundo ☃', fails=True)
+    assert "'漢' (U+6F22)" in message and "'☃' (U+2603)" in message and 'KeyError' not in message
+
+
+def test_prompt_from_file(trained, tmp_path):
+    (tmp_path / 'prompt.txt').write_text('Minha tia:\n', encoding='utf-8')
+    assert sample(trained, f'--start=FILE:{tmp_path}/prompt.txt').startswith('Minha tia:\n')
+    assert 'cannot be read: No such file' in sample(trained, '--start=FILE:nada.txt', fails=True)
+    (tmp_path / 'latin1.txt').write_bytes('ação'.encode('latin-1'))
+    assert 'it is not UTF-8' in sample(trained, f'--start=FILE:{tmp_path}/latin1.txt', fails=True)
+
+
+def test_greedy_does_not_depend_on_the_seed(trained):
+    greedy = sample(trained, '--temperature=0')
+    assert greedy == sample(trained, '--temperature=0.0', '--seed=5')
+    assert len(set(greedy.split('\n---------------\n'))) == 2   # both samples the same, and the empty end
+
+
+def test_prompt_longer_than_the_window(trained):
+    prompt = 'uma carta muito comprida ' * 10
+    assert sample(trained, f'--start={prompt}').startswith(prompt)
+
+
+@pytest.mark.parametrize('args, says', [
+    (['--start='], 'the prompt is empty'),
+    (['--num_samples=0'], 'num_samples = 0'),
+    (['--max_new_tokens=0'], 'max_new_tokens = 0'),
+    (['--temperature=-1'], 'temperature = -1.0'),
+    (['--top_k=-1'], 'top_k = -1'),
+    (['--keep=33'], "keep = 33 is not between 0 and the model's block_size = 32"),
+    (['--init_from=gpt3'], 'init_from = gpt3 is not known'),
+    (['--out_dir=out-nada'], 'there is no out-nada/ckpt.pt; train first'),
+])
+def test_mistakes(trained, args, says):
+    assert says in sample(trained, *args, fails=True)
+
+
+def test_checkpoint_from_nanogpt(trained):
+    """nanoGPT knows no tokenizer record, and its compiled models carry a prefix: the data set's meta.pkl serves."""
+    checkpoint = load(trained / 'out-sample' / 'ckpt.pt')
+    nanogpt = {'model': {f'_orig_mod.{k}': v for k, v in checkpoint['model'].items()},
+               'optimizer': checkpoint['optimizer'][0], 'model_args': checkpoint['model_args'],
+               'iter_num': torch.tensor(5).item(), 'best_val_loss': torch.tensor(3.0),
+               'config': {'dataset': 'ecadequeiuroz_char'}}
+    (trained / 'out-nano').mkdir()
+    torch.save(nanogpt, trained / 'out-nano' / 'ckpt.pt')
+    assert sample(trained, out_dir='out-nano') == sample(trained)
+
+
+def test_tokenizer_travels_with_the_checkpoint(trained, bare):
+    """Sampling needs ckpt.pt alone."""
+    (bare / 'out').mkdir()
+    (bare / 'out' / 'ckpt.pt').write_bytes((trained / 'out-sample' / 'ckpt.pt').read_bytes())
+    assert not (bare / ECA / 'meta.pkl').exists()
+    assert sample(bare, out_dir='out') == sample(trained)
+
+
+def test_console_that_cannot_show_a_character(trained):
+    text = sample(trained, '--start=«', env={'PYTHONIOENCODING': 'ascii'})
+    assert text.startswith('\\xab')

@@ -1,0 +1,200 @@
+"""train.py and sample.py as a user runs them: the loss falls, runs repeat, resume and parallelise exactly."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ECA, REPO
+
+TINY = ['config/train_eca_char.py', '--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=32', '--batch_size=8',
+        '--eval_iters=4', '--warmup_iters=5', '--log_interval=1', '--device=cpu', '--dtype=float32']
+
+
+def read_log(path):
+    """log.csv without its clock."""
+    with open(path / 'log.csv', encoding='utf-8', newline='') as f:
+        return [{k: v for k, v in row.items() if k != 'elapsed_s'} for row in csv.DictReader(f)]
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_run(a, b):
+    """Weights, optimizer state and log equal bit for bit."""
+    one, two = load(a / 'last.pt'), load(b / 'last.pt')
+    assert one['iter_num'] == two['iter_num'] and one['best_val_loss'] == two['best_val_loss']
+    assert all(torch.equal(one['model'][k], two['model'][k]) for k in one['model'])
+    for x, y in zip(one['optimizer'], two['optimizer'], strict=True):
+        assert x['param_groups'] == y['param_groups'] and x['state'].keys() == y['state'].keys()
+        assert all(torch.equal(x['state'][i][k], y['state'][i][k]) for i in x['state'] for k in x['state'][i])
+    assert read_log(a) == read_log(b)
+
+
+def test_the_three_commands(bare):
+    """On the embedded sample, with a tiny model: far better than guessing, better than counting letters."""
+    bare.run(f'{ECA}/prepare.py', f'{ECA}/amostra.txt')
+    printed = bare.run('train.py', *TINY, '--max_iters=300', '--lr_decay_iters=300', '--eval_interval=100',
+                       '--eval_iters=20', '--log_interval=50')
+    lines = printed.splitlines()
+    assert 'device: cpu, dtype: float32, compile: False' in printed
+    steps = [line.split(':')[0] for line in lines if line.startswith('step')]
+    assert steps == ['step 0', 'step 100', 'step 200', 'step 300']
+    assert lines[-1].endswith('next: python sample.py --out_dir=out-eca-char')
+    assert '\r' not in printed and '\x1b' not in printed   # no bar and no colours in a pipe
+    ids = np.fromfile(bare / ECA / 'train.bin', dtype=np.uint16)
+    p = np.bincount(ids) / len(ids)
+    unigram = -(p[p > 0] * np.log(p[p > 0])).sum()   # nats a character, for a model that only counts letters
+    losses = [float(row['val_loss']) for row in read_log(bare / 'out-eca-char') if row['val_loss']]
+    assert abs(losses[0] - math.log(len(p))) < 0.2   # at first, no better than guessing
+    assert losses[-1] < unigram - 0.6 and losses[-1] < 0.6 * math.log(len(p))
+
+    bare_sample = ['sample.py', '--out_dir=out-eca-char', '--num_samples=3', '--max_new_tokens=70', '--start=Meu caro']
+    text = bare.run(*bare_sample)
+    samples = text.split('\n---------------\n')
+    assert len(samples) == 4 and samples[3] == '' and len(set(samples)) == 4
+    assert all(s.startswith('Meu caro') and len(s) == len('Meu caro') + 70 for s in samples[:3])
+    assert text == bare.run(*bare_sample)   # same seed, same text
+    assert text != bare.run(*bare_sample, '--seed=1')
+
+
+@pytest.mark.parametrize('extra', [
+    ['--dropout=0.2', '--optimizer=adamw', '--always_save_checkpoint=True'],
+    ['--dropout=0.2', '--gradient_accumulation_steps=3'],   # the config's Muon
+])
+def test_resumed_equals_uninterrupted(prepared, tmp_path, extra):
+    args = ['train.py', *TINY, *extra, '--lr_decay_iters=12', '--eval_interval=4']
+    prepared.run(*args, '--max_iters=12', f'--out_dir={tmp_path}/straight')
+    prepared.run(*args, '--max_iters=8', f'--out_dir={tmp_path}/resumed')
+    prepared.run(*args, '--max_iters=12', f'--out_dir={tmp_path}/resumed', '--init_from=resume')
+    assert_same_run(tmp_path / 'straight', tmp_path / 'resumed')
+
+
+def test_eval_interval_changes_nothing_else(prepared, tmp_path):
+    args = ['train.py', *TINY, '--max_iters=8', '--dropout=0.2']
+    prepared.run(*args, '--eval_interval=1', f'--out_dir={tmp_path}/often')
+    prepared.run(*args, '--eval_interval=100', f'--out_dir={tmp_path}/seldom')
+    often, seldom = ([row for row in read_log(tmp_path / name) if row['loss']] for name in ('often', 'seldom'))
+    assert often == seldom
+    assert [row['iter'] for row in read_log(tmp_path / 'seldom') if row['val_loss']] == ['0', '8']   # first and final
+
+
+def test_accumulated_equals_one_large_batch(prepared, tmp_path):
+    """The gradient of micro-batches is that of their union: after one step on 4 x 2 texts, so are the weights."""
+    from model import GPT, GPTConfig
+    args = ['train.py', *TINY, '--max_iters=1', '--optimizer=adamw', '--grad_clip=0.0', '--warmup_iters=0']
+    prepared.run(*args, '--gradient_accumulation_steps=4', '--batch_size=2', f'--out_dir={tmp_path}/out')
+    trained = load(tmp_path / 'out' / 'last.pt')
+    torch.manual_seed(1337)
+    model = GPT(GPTConfig(**trained['model_args']))
+    opt = model.configure_optimizers(0.1, 3e-3, (0.9, 0.99))[0]
+    data = np.fromfile(prepared / ECA / 'train.bin', dtype=np.uint16).astype(np.int64)
+    rngs = [np.random.default_rng((1337, False, n)) for n in range(4)]
+    starts = np.concatenate([rng.integers(len(data) - 32, size=2) for rng in rngs])
+    windows = torch.from_numpy(data[starts[:, None] + np.arange(33)])
+    model(windows[:, :-1], windows[:, 1:])[1].backward()
+    opt.step()
+    for name, p in model.state_dict().items():
+        torch.testing.assert_close(trained['model'][name], p, rtol=1e-4, atol=2e-4)
+
+
+def test_two_ranks_equal_one(prepared, tmp_path):
+    args = [*TINY, '--max_iters=10', '--eval_interval=5', '--gradient_accumulation_steps=4']
+    prepared.run('train.py', *args, f'--out_dir={tmp_path}/one')
+    prepared.run('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'train.py', *args,
+                 f'--out_dir={tmp_path}/two')
+    for one, two in zip(read_log(tmp_path / 'one'), read_log(tmp_path / 'two'), strict=True):
+        for k in ('loss', 'train_loss', 'val_loss'):
+            assert one[k] == two[k] == '' or abs(float(one[k]) - float(two[k])) < 1e-4
+
+
+def test_nanogpt_config_file_runs_unchanged(prepared, tmp_path):
+    """The settings of nanoGPT's finetuning and CPU examples, in its own way of writing them."""
+    (tmp_path / 'nano.py').write_text(
+        "import time\nout_dir = 'out-nano'\neval_interval = 5\neval_iters = 2\nwandb_log = False # feel free\n"
+        "wandb_project = 'eca'\nwandb_run_name = 'ft-' + str(time.time())\ndataset = 'ecadequeiuroz_char'\n"
+        "init_from = 'scratch'\nalways_save_checkpoint = False\nbatch_size = 2\ngradient_accumulation_steps = 1 * 2\n"
+        "max_iters = 6\nlearning_rate = 1e-3\ndecay_lr = False\nblock_size = 16\nn_layer = 1\nn_head = 2\nn_embd = 16\n"
+        "device = 'cpu'\ndtype = 'float32'\ncompile = False\nbackend = 'nccl'\n", encoding='utf-8')
+    assert 'step 6: train loss' in prepared.run('train.py', tmp_path / 'nano.py', f'--out_dir={tmp_path}/out')
+    assert {row['lr'] for row in read_log(tmp_path / 'out')} == {'0.001'}   # decay_lr = False means no warm-up either
+
+
+def test_every_setting_of_nanogpt_is_there():
+    """Names and defaults as in nanoGPT's train.py, but for those that choose themselves."""
+    nanogpt = dict(
+        out_dir='out', eval_interval=2000, log_interval=1, eval_iters=200, eval_only=False, always_save_checkpoint=True,
+        init_from='scratch', wandb_log=False, wandb_project='owt', wandb_run_name='gpt2', dataset='openwebtext',
+        gradient_accumulation_steps=40, batch_size=12, block_size=1024, n_layer=12, n_head=12, n_embd=768, dropout=0.0,
+        bias=False, learning_rate=6e-4, max_iters=600000, weight_decay=1e-1, beta1=0.9, beta2=0.95, grad_clip=1.0,
+        decay_lr=True, warmup_iters=2000, lr_decay_iters=600000, min_lr=6e-5,
+        backend='auto', device='auto', dtype='auto', compile='auto')
+    done = subprocess.run([sys.executable, 'train.py', '--help'], cwd=REPO, capture_output=True, text=True, check=True)
+    for key, value in nanogpt.items():
+        assert f'--{key}={value!r} ' in done.stdout or f'--{key}={value!r}\n' in done.stdout
+
+
+def test_eval_only_writes_no_checkpoint(prepared, tmp_path):
+    printed = prepared.run('train.py', *TINY, '--eval_only=True', f'--out_dir={tmp_path}/out')
+    assert 'step 0: train loss' in printed and not list((tmp_path / 'out').glob('*.pt'))
+
+
+def test_best_model_is_kept(prepared, tmp_path):
+    """A learning rate that ruins the model: ckpt.pt stays at the best, last.pt goes on."""
+    prepared.run('train.py', *TINY, '--max_iters=20', '--eval_interval=10', f'--out_dir={tmp_path}/out')
+    best = load(tmp_path / 'out' / 'ckpt.pt')
+    prepared.run('train.py', *TINY, '--max_iters=30', '--eval_interval=10', f'--out_dir={tmp_path}/out',
+                 '--init_from=resume', '--learning_rate=1.0', '--muon_lr=10.0', '--decay_lr=False')
+    after, last = load(tmp_path / 'out' / 'ckpt.pt'), load(tmp_path / 'out' / 'last.pt')
+    assert after['iter_num'] == 20 and last['iter_num'] == 30
+    assert after['best_val_loss'] == last['best_val_loss'] == best['best_val_loss']
+
+
+def test_checkpoint_is_plain_and_complete(prepared, tmp_path):
+    prepared.run('train.py', *TINY, '--max_iters=2', f'--out_dir={tmp_path}/out')
+    checkpoint = load(tmp_path / 'out' / 'ckpt.pt')
+    shape = {'n_layer', 'n_head', 'n_embd', 'block_size', 'bias', 'vocab_size', 'dropout'}
+    assert set(checkpoint['model_args']) == shape
+    assert {'model', 'optimizer', 'iter_num', 'best_val_loss', 'config', 'tokenizer'} <= set(checkpoint)
+    json.dumps([checkpoint[k] for k in ('model_args', 'iter_num', 'best_val_loss', 'config', 'tokenizer')])
+    assert not list((tmp_path / 'out').glob('*.tmp'))
+
+
+def test_wandb_offline(prepared, tmp_path):
+    pytest.importorskip('wandb')
+    prepared.run('train.py', *TINY, '--max_iters=4', '--eval_interval=2', '--wandb_log=True', '--wandb_project=eca',
+                 f'--out_dir={tmp_path}/out', env={'WANDB_MODE': 'offline', 'WANDB_DIR': str(tmp_path)})
+    (written,) = tmp_path.glob('wandb/offline-run-*/*.wandb')
+    content = written.read_bytes()
+    assert b'val/loss' in content and b'learning_rate' in content
+
+
+@pytest.mark.parametrize('args, says', [
+    (['--dataset=nada'], 'run first: python data/nada/prepare.py'),
+    (['--block_size=100000'], 'take a longer text or a smaller block_size'),
+    (['--block_size=0'], 'block_size is 0; it must be at least 1'),
+    (['--n_embd=33'], 'n_embd = 33 cannot be split over n_head = 2 heads; try n_embd = 32'),
+    (['--optimizer=sgd'], "optimizer is 'sgd'; it must be 'adamw' or 'muon'"),
+    (['--init_from=resumed'], "use 'scratch' or 'resume'"),
+    (['--init_from=resume', '--out_dir=out-nada'], 'there is no out-nada/ckpt.pt; train first'),
+    (['--device=cuda:99'], 'device = cuda:99 is not on this machine'),
+    (['--device=gpu'], 'device = gpu is not the name of a device'),
+    (['--dtype=int8'], 'dtype = int8 is not known'),
+    (['--compile=maybe'], 'compile = maybe is not known'),
+    (['--gradient_accumulation_steps=0'], 'gradient_accumulation_steps = 0'),
+    (['--out_dir=train.py'], 'out_dir = train.py cannot be written to'),
+])
+def test_mistakes(prepared, args, says):
+    assert says in prepared.run('train.py', *TINY, '--max_iters=1', *args, fails=True)
+
+
+def test_resume_refuses_another_shape(prepared, tmp_path):
+    prepared.run('train.py', *TINY, '--max_iters=1', f'--out_dir={tmp_path}/out')
+    resume = ['train.py', *TINY, '--max_iters=2', f'--out_dir={tmp_path}/out', '--init_from=resume']
+    assert 'n_layer is 3, but 2 in' in prepared.run(*resume, '--n_layer=3', fails=True)
+    assert 'optimizer = adamw is not what' in prepared.run(*resume, '--optimizer=adamw', fails=True)
