@@ -57,7 +57,7 @@ def test_files_are_joined_in_order_and_nothing_is_normalised(bare):
 
 def test_text_longer_than_one_piece(bare):
     rng = np.random.default_rng(0)
-    text = ''.join(map(chr, rng.integers(32, 2000, size=(1 << 21) + 7)))
+    text = ''.join(map(chr, rng.integers(32, 2000, size=(1 << 19) + 7)))
     (bare / 'longo.txt').write_text(text, encoding='utf-8', newline='')
     bare.run(f'{ECA}/prepare.py', 'longo.txt')
     assert_same(bare, text)
