@@ -16,6 +16,7 @@ import difflib
 import os
 import sys
 import tokenize
+import traceback
 
 
 def _convert(key, value, default):
@@ -39,6 +40,8 @@ def _override(settings, key, value, source):
     if key not in settings:
         near = difflib.get_close_matches(key, settings, n=1)
         hint = f'did you mean {near[0]}?' if near else 'see --help for all of them'
+        if source != 'command line' and not near:
+            hint += ', and begin the name of a variable of your own with _'
         raise SystemExit(f'{source}: there is no setting {key}; {hint}')
     settings[key] = _convert(key, value, settings[key])
 
@@ -51,11 +54,12 @@ def _run_config_file(settings, path):
         with open(path, encoding='utf-8') as f:
             exec(builtins.compile(f.read(), path, 'exec'), namespace)
     except Exception as e:   # whatever the user's code may raise
-        line = getattr(e, 'lineno', None) or getattr(e.__traceback__.tb_next, 'tb_lineno', None)
-        where = f'{path}, line {line}' if line else path
-        raise SystemExit(f'{where}: {e if isinstance(e, OSError) else f"{type(e).__name__}: {e}"}') from None
+        lines = [e.lineno] if isinstance(e, SyntaxError) else [
+            line for frame, line in traceback.walk_tb(e.__traceback__) if frame.f_code.co_filename == path]
+        where = f'{path}, line {lines[-1]}' if lines else path
+        raise SystemExit(f'{where}: {e.strerror if isinstance(e, OSError) else f"{type(e).__name__}: {e}"}') from None
     for key, value in namespace.items():
-        is_plain = isinstance(value, (int, float, str))   # imports, functions and _names are the file's own business
+        is_plain = isinstance(value, (int, float, str))   # modules, functions and _names are the file's own business
         if is_plain and not key.startswith('_') and (key not in settings or value is not settings[key]):
             _override(settings, key, value, path)
         elif not is_plain and key in settings:
@@ -78,10 +82,11 @@ def _print_help(settings, path):
 
 def _configure(script):
     settings = {k: v for k, v in script.items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))}
+    defaults = dict(settings)
     for arg in sys.argv[1:]:
         key, equals, value = arg.removeprefix('--').partition('=')
         if arg in ('--help', '-h'):
-            _print_help(settings, script['__file__'])
+            _print_help(defaults, script['__file__'])
             raise SystemExit(0)
         if not arg.startswith('-'):
             _run_config_file(settings, arg)

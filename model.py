@@ -49,6 +49,7 @@ class CausalSelfAttention(nn.Module):
         """x (B, T, C) -> (B, T, C). cache, a (2, B', nh, block_size, hs) tensor, receives the keys and values of
         positions pos .. pos+T-1; from pos = 0 the T tokens see each other, later a single token sees all before it."""
         B, T, C = x.shape
+        assert pos == 0 or T == 1   # several tokens in mid-text would need a mask of their own
         q, k, v = (h.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)   # (B, nh, T, hs)
                    for h in self.c_attn(x).split(C, dim=2))
         if cache is not None:
@@ -99,7 +100,7 @@ class GPT(nn.Module):
             ln_f=nn.LayerNorm(config.n_embd, bias=config.bias),
         ))
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.transformer.wte.weight = self.lm_head.weight   # tied: https://paperswithcode.com/method/weight-tying
+        self.transformer.wte.weight = self.lm_head.weight   # tied: https://arxiv.org/abs/1608.05859
 
         # GPT-2's initialisation: 0.02 everywhere, less where 2 * n_layer branches add up on the residual stream
         for name, param in self.named_parameters():
@@ -164,14 +165,20 @@ class GPT(nn.Module):
         While the text fits in block_size the cached keys and values give the tokens that full recomputation would.
         Learned positions cannot slide, so when the window is full the cache is filled anew from the newest `keep`
         tokens (default: half the window). keep = block_size recomputes the window for every token, as nanoGPT does.
+        Raises ValueError for an argument that is out of range.
         """
         B, T = idx.shape
         n = num_samples or B
         window = self.config.block_size
         keep = keep or max(1, window // 2)
-        if T < 1 or temperature < 0 or (top_k or 0) < 0 or not 1 <= keep <= window or n % B:
-            raise ValueError(f'generate: prompt of {T} tokens, temperature {temperature}, top_k {top_k}, keep {keep}, '
-                             f'{n} samples of {B} prompts: one of these is out of range')
+        if T < 1:
+            raise ValueError('the prompt is empty; give at least one token')
+        if temperature < 0 or (top_k or 0) < 0:
+            raise ValueError(f'temperature = {temperature} and top_k = {top_k} cannot be negative; 0 is the least')
+        if not 1 <= keep <= window:
+            raise ValueError(f"keep = {keep} is not between 1 and the model's block_size = {window}")
+        if B not in (1, n):
+            raise ValueError(f'num_samples = {n} needs one prompt to start from, not {B}')
         text = torch.empty(n, T + max_new_tokens, dtype=torch.long, device=idx.device)
         text[:, :T] = idx
         cache = None
@@ -199,9 +206,9 @@ class GPT(nn.Module):
         if optimizer not in ('adamw', 'muon'):
             raise ValueError(f"optimizer is {optimizer!r}; it must be 'adamw' or 'muon'")
         params = {name: p for name, p in self.named_parameters() if p.requires_grad}
-        is_matrix = {name: p.dim() == 2 and '.h.' in name for name, p in params.items()}
-        muon = [p for name, p in params.items() if optimizer == 'muon' and is_matrix[name]]
-        rest = [p for name, p in params.items() if optimizer != 'muon' or not is_matrix[name]]
+        is_muon = {name: optimizer == 'muon' and p.dim() == 2 and '.h.' in name for name, p in params.items()}
+        muon = [p for name, p in params.items() if is_muon[name]]
+        rest = [p for name, p in params.items() if not is_muon[name]]
         groups = [{'params': [p for p in rest if p.dim() >= 2], 'weight_decay': weight_decay},
                   {'params': [p for p in rest if p.dim() < 2], 'weight_decay': 0.0}]
         # fused: one kernel for the whole step instead of several for each parameter

@@ -5,16 +5,15 @@ Importing it does nothing. A user's mistake ends in fail(): one line on stderr t
 mend it, and exit status 1.
 """
 
-import importlib.util
 import io
 import os
 import pickle
-import shutil
 import sys
-import tempfile
 from contextlib import nullcontext
 
 import torch
+
+from model import GPT, GPTConfig
 
 
 def fail(message):
@@ -62,17 +61,19 @@ def cpu_has_bfloat16():
 
 
 def pick_compile(compile, device):
-    """Whether to torch.compile, and the reason, printed. 'auto' is on for CUDA alone: elsewhere it has not paid."""
+    """(whether to torch.compile, why). 'auto' is on for CUDA alone: elsewhere it has not paid."""
     kind, choice = torch.device(device).type, compile.lower()
     if choice not in ('auto', 'true', 'false'):
         fail(f'compile = {compile} is not known; use auto, True or False')
-    if choice == 'false' or (choice == 'auto' and kind != 'cuda'):
-        return False, 'asked for' if choice == 'false' else f'it does not pay on {kind}'
-    if not any(shutil.which(name) for name in (os.environ.get('CXX') or 'c++', 'g++', 'clang++', 'gcc', 'cl')):
-        return False, 'no C++ compiler found'
-    if kind == 'cuda' and importlib.util.find_spec('triton') is None:
-        return False, 'no Triton found'
-    return True, 'asked for' if choice == 'true' else 'it pays on cuda'
+    if choice == 'false':
+        return False, 'as asked'
+    if choice == 'auto' and kind != 'cuda':
+        return False, f'it does not pay on {kind}'
+    try:   # a compiler, Triton, Python's headers: whatever is missing shows on the smallest example
+        torch.compile(torch.sin)(torch.ones(2, device=device))
+    except Exception as e:
+        return False, f'torch.compile does not work here: {str(e).strip().splitlines()[0]}'
+    return True, 'as asked' if choice == 'true' else 'it pays on cuda'
 
 
 def autocast(device, dtype):
@@ -85,36 +86,40 @@ def autocast(device, dtype):
 # -----------------------------------------------------------------------------
 # checkpoint
 
-def save_checkpoint(checkpoint, path):
-    """Write a dict of tensors and plain values to path: whole, or not at all."""
-    folder = os.path.dirname(path) or '.'
-    f = tempfile.NamedTemporaryFile(dir=folder, prefix=os.path.basename(path) + '.', suffix='.tmp', delete=False)
+def write_whole(path, write):
+    """Have write(file) fill a file that then takes the name path: whole, or not at all."""
+    temporary = f'{path}.{os.getpid()}.tmp'
     try:
-        with f:
-            torch.save(checkpoint, f)
+        with open(temporary, 'wb') as f:
+            write(f)
             f.flush()
             os.fsync(f.fileno())   # on the disk before the name points to it
-        os.chmod(f.name, 0o644)    # temporary files are born private
-        os.replace(f.name, path)
+        os.replace(temporary, path)
     except (OSError, RuntimeError) as e:   # torch reports a full disk as a RuntimeError
-        fail(f'{path} could not be written ({e}); the file that was there before is unharmed')
+        fail(f'{path} could not be written ({str(e).splitlines()[0]}); what was there before is unharmed')
     finally:
-        if os.path.exists(f.name):
-            os.remove(f.name)
+        if os.path.exists(temporary):
+            os.remove(temporary)
 
 
-def load_checkpoint(path, device):
-    """The dict that save_checkpoint or nanoGPT wrote. Loads tensors and plain values only, so a file from a stranger
-    can be wrong but can do nothing."""
+def save_checkpoint(checkpoint, path):
+    """Write a dict of tensors and plain values to path."""
+    write_whole(path, lambda f: torch.save(checkpoint, f))
+
+
+def load_checkpoint(path, dropout=0.0):
+    """(model, checkpoint): a GPT on the CPU, and the dict that save_checkpoint or nanoGPT wrote. Loads tensors and
+    plain values only, so a file from a stranger can be wrong but can do nothing."""
     if not os.path.exists(path):
         fail(f'there is no {path}; train first, or give the folder of a run as --out_dir')
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-        # a compiled model's names carry a prefix in nanoGPT's files
-        checkpoint['model'] = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()}
-        checkpoint['model_args'] = dict(checkpoint['model_args'])
-        return checkpoint
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, AttributeError, EOFError, ValueError):
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        model = GPT(GPTConfig(**{**checkpoint['model_args'], 'dropout': dropout}))
+        # in nanoGPT's files a compiled model's names carry a prefix, and on torch 1 the causal mask was a weight
+        weights = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()}
+        model.load_state_dict({k: v for k, v in weights.items() if not k.endswith('.attn.bias')})
+        return model, checkpoint
+    except Exception:   # bytes from anywhere can make torch raise anything
         fail(f'{path} is not a whole checkpoint of this program or of nanoGPT')
 
 
@@ -131,8 +136,8 @@ def load_meta(path):
     try:
         with open(path, 'rb') as f:
             meta = PlainUnpickler(io.BytesIO(f.read())).load()
-        assert meta['vocab_size'] == len(meta['itos']) == len(meta['stoi'])
-        assert all(meta['stoi'][meta['itos'][i]] == i for i in range(meta['vocab_size']))
+        if meta['stoi'] != {meta['itos'][i]: i for i in range(meta['vocab_size'])}:
+            raise ValueError('stoi and itos disagree')
         return meta
     except Exception as e:   # bytes from anywhere can make pickle raise anything
         reason = f' ({e})' if isinstance(e, pickle.UnpicklingError) else ''
@@ -161,6 +166,15 @@ def get_codec(tokenizer):
             return [stoi[c] for c in text]
 
         return encode, lambda ids: ''.join(itos[i] for i in ids)
-    import tiktoken
-    gpt2 = tiktoken.get_encoding('gpt2')
-    return lambda text: gpt2.encode(text, allowed_special={'<|endoftext|>'}), gpt2.decode
+    if tokenizer['kind'] != 'gpt2':
+        fail(f'the checkpoint has a tokenizer of the kind {tokenizer["kind"]!r}; this version knows char and gpt2')
+    try:
+        import tiktoken
+        gpt2 = tiktoken.get_encoding('gpt2')   # fetched once, then kept in TIKTOKEN_CACHE_DIR
+    except ImportError:
+        fail("GPT-2's tokenizer needs the package tiktoken: pip install tiktoken")
+    except OSError as e:
+        fail(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}); connect once, or set TIKTOKEN_CACHE_DIR "
+             'to a folder that has it')
+    return (lambda text: gpt2.encode(text, allowed_special={'<|endoftext|>'}),
+            lambda ids: gpt2.decode([i for i in ids if i < gpt2.n_vocab]))   # the padding of 50304 means nothing

@@ -11,7 +11,6 @@ import sys
 
 import torch
 
-from model import GPT, GPTConfig
 from runtime import (autocast, char_tokenizer, fail, get_codec, load_checkpoint, load_meta, pick_compile, pick_device,
                      pick_dtype)
 
@@ -36,7 +35,7 @@ exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='
 sys.stdout.reconfigure(errors='backslashreplace')   # not every console can show every character
 device = pick_device(device)
 dtype = pick_dtype(dtype, device, is_training=False)
-compile, _ = pick_compile(compile, device)
+compile, compile_reason = pick_compile(compile, device)
 if torch.device(device).type == 'cuda':
     torch.set_float32_matmul_precision('high')   # float32 products in TF32
 if num_samples < 1 or max_new_tokens < 1:
@@ -47,12 +46,7 @@ if temperature < 0 or top_k < 0:
 # model
 if init_from != 'resume':
     fail(f"init_from = {init_from} is not known; use 'resume'")
-checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'), device)
-try:
-    model = GPT(GPTConfig(**checkpoint['model_args']))
-    model.load_state_dict(checkpoint['model'])
-except (ValueError, TypeError, RuntimeError):
-    fail(f'the weights in {out_dir}/ckpt.pt do not fit the model that it describes')
+model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
 model.eval().to(device)
 if compile:
     model.forward = torch.compile(model.forward, dynamic=True)
@@ -64,6 +58,8 @@ tokenizer = checkpoint.get('tokenizer')
 if tokenizer is None:
     dataset = checkpoint.get('config', {}).get('dataset', '')
     meta = load_meta(os.path.join(os.path.dirname(__file__), 'data', dataset, 'meta.pkl'))
+    if meta is None and model.config.vocab_size < 50257:
+        fail(f'{out_dir}/ckpt.pt has no vocabulary and data/{dataset}/meta.pkl is missing; run the prepare.py there')
     tokenizer = char_tokenizer(meta) if meta else {'kind': 'gpt2'}
 encode, decode = get_codec(tokenizer)
 
@@ -78,7 +74,8 @@ if not start:
     fail('the prompt is empty; give at least one character, as in --start="A"')
 prompt = torch.tensor([encode(start)], dtype=torch.long, device=device)   # (1, T)
 
-# generate
+# generate; standard output is for the text alone
+print(f'device: {device}, dtype: {dtype}, compile: {compile} ({compile_reason})', file=sys.stderr)
 torch.manual_seed(seed)
 with autocast(device, dtype):
     texts = model.generate(prompt, max_new_tokens, temperature, top_k, num_samples, keep or None)

@@ -10,6 +10,7 @@ import csv
 import math
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from model import GPT, GPTConfig
 from runtime import (autocast, char_tokenizer, fail, load_checkpoint, load_meta, pick_compile, pick_device, pick_dtype,
-                     save_checkpoint)
+                     save_checkpoint, write_whole)
 
 # -----------------------------------------------------------------------------
 # settings; the defaults are for a GPT-2 (124M) on OpenWebText
@@ -33,16 +34,16 @@ always_save_checkpoint = True   # ckpt.pt at every evaluation; False: only when 
 init_from = 'scratch'           # 'scratch', or 'resume' to go on from out_dir
 # logging to Weights & Biases
 wandb_log = False               # needs a wandb account, or WANDB_MODE=offline
-wandb_project = 'owt'
-wandb_run_name = 'gpt2'
+wandb_project = 'owt'           # its project there
+wandb_run_name = 'gpt2'         # this run's name in it
 # data
 dataset = 'openwebtext'         # the folder in data/ whose prepare.py has been run
 gradient_accumulation_steps = 5 * 8   # micro-batches per iteration, over all processes; less memory, same result
 batch_size = 12                 # texts in one micro-batch
 block_size = 1024               # tokens in one text: the longest context
 # model
-n_layer = 12
-n_head = 12
+n_layer = 12                    # blocks
+n_head = 12                     # attention heads in each
 n_embd = 768                    # channels; a multiple of n_head
 dropout = 0.0                   # 0 unless the model sees its data many times; try 0.1 when finetuning
 bias = False                    # biases in Linear and LayerNorm; GPT-2 has them, better without
@@ -51,9 +52,9 @@ optimizer = 'adamw'             # 'adamw', or 'muon': Muon for the matrices in t
 learning_rate = 6e-4            # peak rate of AdamW
 muon_lr = 3e-3                  # peak rate of Muon; follows the same schedule
 max_iters = 600000              # iterations (optimizer steps) in all
-weight_decay = 1e-1
-beta1 = 0.9
-beta2 = 0.95                    # nearer 1 when an iteration has few tokens
+weight_decay = 1e-1             # pull of matrices and embeddings towards 0
+beta1 = 0.9                     # AdamW's memory of gradients
+beta2 = 0.95                    # and of their squares; nearer 1 when an iteration has few tokens
 grad_clip = 1.0                 # gradients longer than this are scaled down to it; 0.0 leaves them alone
 # learning rate schedule: linear warm-up, then a cosine
 decay_lr = True                 # False: learning_rate throughout, without warm-up
@@ -73,23 +74,34 @@ exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='
 config = {k: globals()[k] for k in config_keys}
 # -----------------------------------------------------------------------------
 
+# settings that would fail later, and worse
+for name in ('eval_interval', 'log_interval', 'eval_iters', 'batch_size', 'block_size', 'gradient_accumulation_steps'):
+    if globals()[name] < 1:
+        fail(f'{name} = {globals()[name]} will not do; it must be at least 1')
+for name in ('max_iters', 'warmup_iters', 'min_lr', 'weight_decay', 'grad_clip', 'seed'):
+    if globals()[name] < 0:
+        fail(f'{name} = {globals()[name]} will not do; it cannot be negative')
+if learning_rate <= 0 or muon_lr <= 0:
+    fail(f'learning_rate = {learning_rate} and muon_lr = {muon_lr} must both be above 0')
+
 # device and processes: under torchrun each process is one rank, with its own device and its share of the micro-batches
-device = pick_device(device)
-is_ddp = 'RANK' in os.environ
-rank, local_rank, world_size = (int(os.environ[k]) if is_ddp else d
-                                for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
+is_ddp = int(os.environ.get('RANK', -1)) != -1
+rank = int(os.environ['RANK']) if is_ddp else 0
+world_size = int(os.environ.get('WORLD_SIZE', 1)) if is_ddp else 1
 is_master = rank == 0   # the process that prints and writes
-if is_ddp and device == 'cuda':
-    device = f'cuda:{local_rank}'
+if is_ddp and device in ('auto', 'cuda'):
+    has_cuda = device == 'cuda' or torch.cuda.is_available()
+    device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if has_cuda else 'cpu'   # Gloo knows no MPS
+device = pick_device(device)
 device_type = torch.device(device).type
 if device_type == 'cuda':
-    torch.cuda.set_device(device)
+    torch.cuda.set_device(torch.device(device).index or 0)
     torch.set_float32_matmul_precision('high')   # float32 products in TF32: several times faster, hardly less exact
 if is_ddp:
     if backend == 'auto':
         backend = 'nccl' if device_type == 'cuda' else 'gloo'
     dist.init_process_group(backend)
-if gradient_accumulation_steps < 1 or gradient_accumulation_steps % world_size:
+if gradient_accumulation_steps % world_size:
     nearest = max(1, round(gradient_accumulation_steps / world_size)) * world_size
     fail(f'gradient_accumulation_steps = {gradient_accumulation_steps} cannot be shared by {world_size} processes; '
          f'try {nearest}')
@@ -107,7 +119,8 @@ data_dir = os.path.join(os.path.dirname(__file__), 'data', dataset)
 for split in ('train', 'val'):
     bin_path = os.path.join(data_dir, f'{split}.bin')
     if not os.path.exists(bin_path):
-        fail(f'there is no {bin_path}; run first: python data/{dataset}/prepare.py')
+        there = ' '.join(sorted(path.parent.name for path in Path(__file__).parent.glob('data/*/prepare.py')))
+        fail(f'there is no {bin_path}; run python data/{dataset}/prepare.py first, or choose a --dataset of: {there}')
     if os.path.getsize(bin_path) // 2 <= block_size:
         fail(f'{bin_path} has {os.path.getsize(bin_path) // 2:,} tokens, block_size = {block_size} needs at least '
              f'{block_size + 1:,}; take a longer text or a smaller block_size')
@@ -119,53 +132,60 @@ def get_batch(split, number):
     rng = np.random.default_rng((seed, split == 'val', number))
     starts = rng.integers(len(data) - block_size, size=batch_size)
     windows = torch.from_numpy(data[starts[:, None] + np.arange(block_size + 1)].astype(np.int64))   # (B, T + 1)
-    if device_type == 'cuda':
-        windows = windows.pin_memory()   # pinned memory is copied while the GPU computes
-    windows = windows.to(device, non_blocking=True)
+    if device_type == 'cuda':   # pinned memory is copied while the GPU computes
+        windows = windows.pin_memory().to(device, non_blocking=True)
+    else:
+        windows = windows.to(device)
     return windows[:, :-1], windows[:, 1:]   # each token's target is the token after it
 
 
 # model: from scratch, or where the last run stopped
 iter_num = 0            # iterations done
 best_val_loss = 1e9
-elapsed_s = 0.0         # training time before this process
+elapsed_s = 0.0         # wall time before this process, evaluations included
 meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
 tokenizer = char_tokenizer(meta) if meta else {'kind': 'gpt2'}
+vocab_size = meta['vocab_size'] if meta else 50304   # GPT-2's 50257, padded: see GPTConfig
 model_args = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
-                  vocab_size=meta['vocab_size'] if meta else 50304, dropout=dropout)   # 50257, padded: see GPTConfig
+                  vocab_size=vocab_size, dropout=dropout)
+try:
+    gptconf = GPTConfig(**model_args)
+except ValueError as e:
+    fail(e)
 if init_from == 'resume':
     newest = 'last.pt' if os.path.exists(os.path.join(out_dir, 'last.pt')) else 'ckpt.pt'
-    checkpoint = load_checkpoint(os.path.join(out_dir, newest), device)
-    for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'bias', 'vocab_size'):
+    model, checkpoint = load_checkpoint(os.path.join(out_dir, newest), dropout)
+    for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'bias'):
         if model_args[k] != checkpoint['model_args'][k]:
             fail(f'{k} is {model_args[k]}, but {checkpoint["model_args"][k]} in {out_dir}/{newest}; '
-                 'resume with the config file and the data that the run began with')
-    if checkpoint.get('tokenizer', tokenizer) != tokenizer:
+                 'resume with the config file that the run began with')
+    if checkpoint.get('tokenizer', tokenizer) != tokenizer or (meta and vocab_size != model.config.vocab_size):
         fail(f'the vocabulary in {data_dir} is not the one in {out_dir}/{newest}; prepare the same text again')
-elif init_from != 'scratch':
+    model_args['vocab_size'] = model.config.vocab_size   # nanoGPT finetunes GPT-2 with 50257, not 50304
+elif init_from == 'scratch':
+    torch.manual_seed(seed)
+    model = GPT(gptconf)
+else:
     fail(f"init_from = {init_from} is not known; use 'scratch' or 'resume'")
-torch.manual_seed(seed)
+model.to(device)
 try:
-    model = GPT(GPTConfig(**model_args)).to(device)
     optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr,
                                             ns_dtype=torch.bfloat16 if dtype == 'bfloat16' else torch.float32)
 except ValueError as e:
     fail(e)
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # only float16 underflows
 if init_from == 'resume':
-    model.load_state_dict(checkpoint['model'])
-    states = checkpoint['optimizer'] if isinstance(checkpoint['optimizer'], list) else [checkpoint['optimizer']]
+    states = checkpoint.get('optimizer', [])
+    states = states if isinstance(states, list) else [states]   # nanoGPT has one
     if len(states) != len(optimizers):
         fail(f'optimizer = {optimizer} is not what {out_dir}/{newest} was trained with; resume with the same one')
-    for opt, state in zip(optimizers, states):
-        chosen = [{k: v for k, v in group.items() if k != 'params'} for group in opt.param_groups]
-        opt.load_state_dict(state)   # brings back the old rates and decay too:
-        for group, settings in zip(opt.param_groups, chosen):
-            group.update(settings)   # today's settings rule
+    for opt, state in zip(optimizers, states, strict=True):
+        # the old run's moments, but today's rates and decay
+        opt.load_state_dict({'state': state['state'], 'param_groups': opt.state_dict()['param_groups']})
     scaler.load_state_dict(checkpoint.get('scaler', {}) or scaler.state_dict())
     iter_num, best_val_loss = checkpoint['iter_num'], float(checkpoint['best_val_loss'])
     elapsed_s = checkpoint.get('elapsed_s', 0.0)
-    del checkpoint, states, state   # its memory is free again
+    del checkpoint, states   # their memory is free again
 if is_master:
     print(f'number of parameters: {model.get_num_params() / 1e6:.2f}M')
 raw_model = model   # the names in a checkpoint are those of the model without the wrappings below
@@ -174,7 +194,7 @@ if compile:
         print('compiling the model... (takes about a minute)')
     model = torch.compile(model)
 if is_ddp:
-    model = DDP(model, device_ids=[local_rank] if device_type == 'cuda' else None)
+    model = DDP(model)   # on the device that the model is on
 
 
 @torch.no_grad()
@@ -204,15 +224,16 @@ def get_lr(it):
 # log: log.csv gets a row for each line printed; on resume the rows from there on are written anew
 columns = ['iter', 'elapsed_s', 'lr', 'loss', 'train_loss', 'val_loss']
 if is_master:
+    log_path = os.path.join(out_dir, 'log.csv') if not eval_only else os.devnull   # an evaluation leaves no trace
     try:
         os.makedirs(out_dir, exist_ok=True)
-        log_path = os.path.join(out_dir, 'log.csv')
-        rows = [columns]
+        rows = [','.join(columns) + '\n']
         if init_from == 'resume' and os.path.exists(log_path):
-            with open(log_path, encoding='utf-8', newline='') as f:
-                rows += [row for row in list(csv.reader(f))[1:] if int(row[0]) < iter_num]
-        log_file = open(log_path, 'w', encoding='utf-8', newline='', buffering=1)
-        csv.writer(log_file).writerows(rows)
+            with open(log_path, encoding='utf-8') as f:
+                rows += [row for row in f if row.split(',')[0].isdigit() and int(row.split(',')[0]) < iter_num]
+        if not eval_only:
+            write_whole(log_path, lambda f: f.write(''.join(rows).encode()))
+        log_file = open(log_path, 'a', encoding='utf-8', newline='', buffering=1)
     except OSError as e:
         fail(f'out_dir = {out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
     if wandb_log:
@@ -225,7 +246,7 @@ if is_master:
 
 def log(line, **row):
     tqdm.write(line)   # print() would tear the progress bar
-    csv.writer(log_file).writerow([row.get(column, '') for column in columns])
+    csv.DictWriter(log_file, columns, lineterminator='\n').writerow(row)
     if wandb_log:
         wandb.log({k.replace('_loss', '/loss'): v for k, v in row.items()})
 
@@ -261,10 +282,11 @@ while True:
                 'scaler': scaler.state_dict(),
                 'elapsed_s': now_s,
             }
-            save_checkpoint(checkpoint, os.path.join(out_dir, 'last.pt'))   # to resume from
             if is_best or always_save_checkpoint:
                 tqdm.write(f'saving checkpoint to {out_dir}')
                 save_checkpoint(checkpoint, os.path.join(out_dir, 'ckpt.pt'))   # to sample from
+            # to resume from; the last to be written, so that a kill between the two repeats the evaluation
+            save_checkpoint(checkpoint, os.path.join(out_dir, 'last.pt'))
             del checkpoint
         t0, iters_timed = time.perf_counter(), 0   # evaluations do not count as training time
     if is_last:
@@ -283,13 +305,13 @@ while True:
         loss_sum += loss.detach()
         scaler.scale(loss).backward()
 
-    # clip and step
+    # clip and step; where float16 overflowed anywhere, no optimizer steps
     for opt in optimizers:
         scaler.unscale_(opt)
-    if grad_clip > 0:
-        torch.nn.utils.clip_grad_norm_(raw_model.parameters(), grad_clip)
-    for opt in optimizers:
-        scaler.step(opt)
+    norm = torch.nn.utils.clip_grad_norm_(raw_model.parameters(), grad_clip if grad_clip > 0 else math.inf)
+    if not scaler.is_enabled() or norm.isfinite():
+        for opt in optimizers:
+            scaler.step(opt)
     scaler.update()
     for opt in optimizers:
         opt.zero_grad(set_to_none=True)
@@ -301,11 +323,12 @@ while True:
             dist.all_reduce(loss_sum)
             loss_sum /= world_size
         if is_master:
-            loss = loss_sum.item()
-            dt = (time.perf_counter() - t0) / iters_timed
-            log(f'iter {iter_num}: loss {loss:.4f}, time {dt * 1000:.2f}ms, {tokens_per_iter / dt:,.0f} tokens/s',
-                iter=iter_num, elapsed_s=round(elapsed_s + time.perf_counter() - started, 1), lr=lr, loss=loss)
-            bar.set_postfix_str(f'loss {loss:.4f}, {tokens_per_iter / dt:,.0f} tokens/s')
+            lossf = loss_sum.item()
+            dt_ms = (time.perf_counter() - t0) / iters_timed * 1000
+            speed = f'{tokens_per_iter / dt_ms * 1000:,.0f} tokens/s'
+            log(f'iter {iter_num}: loss {lossf:.4f}, time {dt_ms:.2f}ms, {speed}',
+                iter=iter_num, elapsed_s=round(elapsed_s + time.perf_counter() - started, 1), lr=lr, loss=lossf)
+            bar.set_postfix_str(f'loss {lossf:.4f}, {speed}')
             t0, iters_timed = time.perf_counter(), 0
     iter_num += 1
     bar.update()
@@ -313,6 +336,8 @@ while True:
 bar.close()
 if is_master:
     log_file.close()
-    print(f'done: {iter_num} iterations, best val loss {best_val_loss:.4f}; next: python sample.py --out_dir={out_dir}')
+    print(f'done: {iter_num} iterations, best val loss {best_val_loss:.4f}')
+    if os.path.exists(os.path.join(out_dir, 'ckpt.pt')):
+        print(f'next: python sample.py --out_dir={out_dir}')
 if is_ddp:
     dist.destroy_process_group()

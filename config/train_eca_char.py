@@ -1,4 +1,4 @@
-# GPT de caracteres sobre as obras de Eça de Queiroz, no tamanho de estudo
+# GPT de caracteres sobre as obras de Eça de Queiroz, em tamanho didático
 out_dir = 'out-eca-char'
 eval_interval = 250
 eval_iters = 20
@@ -18,7 +18,7 @@ block_size = 256   # contexto: até 256 caracteres
 n_layer = 6
 n_head = 6
 n_embd = 384
-dropout = 0.0      # 2000 iterações são 4,4 passagens pelo texto: falta treino, não sobra, e dropout só atrasa
+dropout = 0.0      # em 2000 iterações o modelo lê o texto só 4,4 vezes: falta treino, e dropout só atrasaria
 
 optimizer = 'muon'
 learning_rate = 3e-3

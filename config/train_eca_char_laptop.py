@@ -18,7 +18,7 @@ block_size = 64    # contexto: até 64 caracteres
 n_layer = 4
 n_head = 4
 n_embd = 128
-dropout = 0.0      # um modelo pequeno, em poucas passagens, não chega a decorar
+dropout = 0.0      # lê só um quarto do texto: não chega a decorar nada
 
 optimizer = 'muon'
 learning_rate = 3e-3

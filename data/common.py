@@ -5,8 +5,6 @@ Needs numpy and tqdm only.
 
 import os
 import pickle
-import sys
-import tempfile
 import urllib.request
 
 import numpy as np
@@ -55,26 +53,26 @@ def write_files(folder, contents):
     temporary = {}
     try:
         for name, content in contents.items():
-            f = tempfile.NamedTemporaryFile(dir=folder, prefix=name + '.', suffix='.tmp', delete=False)
-            temporary[name] = f.name
-            with f:
+            temporary[name] = os.path.join(folder, f'{name}.{os.getpid()}.tmp')
+            with open(temporary[name], 'wb') as f:
                 f.write(content)
                 f.flush()
                 os.fsync(f.fileno())
-            os.chmod(f.name, 0o644)   # temporary files are born private
-        for name in contents:
-            os.replace(temporary.pop(name), os.path.join(folder, name))
+        for name, path in temporary.items():
+            os.replace(path, os.path.join(folder, name))
     finally:
         for path in temporary.values():
-            os.remove(path)
+            if os.path.exists(path):
+                os.remove(path)
 
 
 def encode_chars(text):
     """text -> (ids as a uint16 array, list of its distinct characters in order); an id is a place in that list."""
-    def code_points(start):   # in pieces, so that the four bytes a character never stand in memory for the whole text
+    step = 1 << 18   # in pieces, so that four bytes a character never stand in memory for the whole text
+
+    def code_points(start):
         return np.frombuffer(text[start:start + step].encode('utf-32-le'), dtype='<u4')
 
-    step = 1 << 18
     is_used = np.zeros(0x110000, dtype=bool)
     for start in range(0, len(text), step):
         is_used[code_points(start)] = True
@@ -100,7 +98,6 @@ def write_char_dataset(text, folder):
         write_files(folder, {'train.bin': ids[:n], 'val.bin': ids[n:], 'meta.pkl': pickle.dumps(meta)})
     except OSError as e:
         fail(f'{folder} cannot be written to: {e.strerror}; its files are as they were')
-    sys.stdout.reconfigure(errors='backslashreplace')   # not every console can show every character
     print(f'length of dataset in characters: {len(ids):,}')
     print('all the unique characters:', repr(''.join(chars[:500])) + (' ...' if len(chars) > 500 else ''))
     print(f'vocab size: {len(chars):,}')

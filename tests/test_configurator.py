@@ -76,7 +76,7 @@ def test_values(configure, arg, expected):
     ('--eval_only=1', 'True or False'),
     ('--eval_only', '--eval_only will not do: write --key=value'),
     ('-batch_size=4', 'write --key=value'),
-    ('nothing.py', 'nothing.py: [Errno 2] No such file or directory'),
+    ('nothing.py', 'nothing.py: No such file or directory'),
 ])
 def test_mistakes_on_the_command_line(configure, arg, says):
     assert says in configure(arg)
@@ -100,6 +100,7 @@ def test_config_file_can_compute_from_settings(configure):
 
 @pytest.mark.parametrize('config, says', [
     ('batchsize = 4', 'config.py: there is no setting batchsize; did you mean batch_size?'),
+    ('zzz = 4', 'begin the name of a variable of your own with _'),
     ('batch_size = "many"', 'batch_size = many will not do'),
     ('batch_size = None', 'config.py: batch_size = None will not do'),
     ('batch_size = [1, 2]', 'config.py: batch_size = [1, 2] will not do'),
@@ -108,6 +109,15 @@ def test_config_file_can_compute_from_settings(configure):
 ])
 def test_mistakes_in_a_config_file(configure, config, says):
     assert says in configure(config=config)
+
+
+def test_config_file_that_is_not_utf8(configure, tmp_path):
+    (tmp_path / 'latin.py').write_bytes('# configuração\n'.encode('latin-1'))
+    assert configure('latin.py').startswith('latin.py: UnicodeDecodeError')
+
+
+def test_help_shows_defaults(configure):
+    assert '--batch_size=12 ' in configure('--batch_size=5', '--help')
 
 
 def test_help(configure):

@@ -74,6 +74,8 @@ def test_generate_refuses_what_it_cannot_do():
             model.generate(idx, 5, **bad)
     with pytest.raises(ValueError):
         model.generate(idx[:, :0], 5)
+    with pytest.raises(ValueError):
+        model.generate(idx.expand(2, -1), 5, num_samples=4)
 
 
 def test_pick_token():

@@ -128,8 +128,10 @@ DOWNLOADS = {
     'a web page': (b'<html>please sign in</html>', 27, 'not a zip'),
     'another book': (make_zip('camilo.txt', BOOK.encode()), None, 'no eca.txt'),
     'latin-1': (make_zip('eca.txt', BOOK.encode('latin-1')), None, "can't decode"),
-    'damaged': (GOOD_ZIP[:70] + bytes([GOOD_ZIP[70] ^ 0xFF]) + GOOD_ZIP[71:], None, 'download failed'),
-    'absurdly large': (make_zip('eca.txt', bytes(300_000_000)), None, '300,000,000 bytes'),
+    'damaged': (GOOD_ZIP[:70] + bytes([GOOD_ZIP[70] ^ 0xFF]) + GOOD_ZIP[71:], None, 'decompress'),
+    'nearly empty': (make_zip('eca.txt', b'Em breve.'), None, '9 bytes only'),
+    'absurdly large inside': (make_zip('eca.txt', bytes(300_000)), None, 'would have 300,000 bytes'),
+    'absurdly large': (bytes(300_000), None, 'more than 200,000 bytes'),
     'error 404': (None, None, '404'),
 }
 
@@ -156,6 +158,7 @@ def test_download(bare, name, capsys, monkeypatch):
         spec = importlib.util.spec_from_file_location('prepare', bare / ECA / 'prepare.py')
         prepare = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(prepare)
+        prepare.MAX_BYTES = 200_000
         prepare.URL = f'http://127.0.0.1:{server.server_port}/eca.zip'
         text = prepare.find_text([])
         server.shutdown()

@@ -12,14 +12,17 @@ import runtime
 @pytest.fixture
 def machine(monkeypatch):
     """Pretend to be a machine with these devices."""
-    def pretend(cuda=0, mps=False, capability=(9, 0), cpu_flags=(), compiler=True, triton=True):
+    def pretend(cuda=0, mps=False, capability=(9, 0), cpu_flags=(), compiler=True):
+        def compiled(x):
+            if not compiler:
+                raise RuntimeError('no compiler\nand more about it')
         monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, 'device_count', lambda: cuda)
         monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device=None: capability)
         monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: mps)
         monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: dict.fromkeys(cpu_flags, True), raising=False)
-        monkeypatch.setattr(runtime.shutil, 'which', lambda name: '/usr/bin/c++' if compiler else None)
-        monkeypatch.setattr(runtime.importlib.util, 'find_spec', lambda name: name if triton else None)
+        monkeypatch.setattr(torch, 'compile', lambda f: compiled)
+        monkeypatch.setattr(torch, 'ones', lambda n, device: None)
     return pretend
 
 
@@ -27,7 +30,6 @@ def machine(monkeypatch):
     (dict(cuda=1), 'cuda', 'bfloat16', 'bfloat16', True),
     (dict(cuda=1, mps=True), 'cuda', 'bfloat16', 'bfloat16', True),
     (dict(cuda=1, capability=(7, 5)), 'cuda', 'float16', 'float16', True),
-    (dict(cuda=1, triton=False), 'cuda', 'bfloat16', 'bfloat16', False),
     (dict(cuda=1, compiler=False), 'cuda', 'bfloat16', 'bfloat16', False),
     (dict(mps=True), 'mps', 'float32', 'float32', False),
     (dict(), 'cpu', 'float32', 'float32', False),
@@ -43,13 +45,18 @@ def test_auto(machine, has, device, dtype, sampling_dtype, compiles):
     assert runtime.pick_compile('auto', device)[0] is compiles
 
 
+def test_broken_compiler_is_a_reason(machine):
+    machine(cuda=1, compiler=False)
+    assert runtime.pick_compile('auto', 'cuda') == (False, 'torch.compile does not work here: no compiler')
+
+
 def test_forced(machine):
     machine(cuda=2, mps=True)
     for device in ('cpu', 'mps', 'cuda', 'cuda:1'):
         assert runtime.pick_device(device) == device
         assert runtime.pick_dtype('float16', device) == 'float16'
-        assert runtime.pick_compile('True', device) == (True, 'asked for')
-        assert runtime.pick_compile('False', device) == (False, 'asked for')
+        assert runtime.pick_compile('True', device) == (True, 'as asked')
+        assert runtime.pick_compile('False', device) == (False, 'as asked')
 
 
 @pytest.mark.parametrize('has, device, says', [
@@ -79,15 +86,34 @@ def test_autocast_keeps_float32_plain():
         assert (x @ x).dtype == torch.bfloat16
 
 
-CHECKPOINT = {'model': {'w': torch.ones(3)}, 'model_args': {'n_layer': 1}, 'iter_num': 7}
+ARGS = dict(n_layer=1, n_head=1, n_embd=8, block_size=4, bias=False, vocab_size=5, dropout=0.5)
+CHECKPOINT = {'model': runtime.GPT(runtime.GPTConfig(**ARGS)).state_dict(), 'model_args': ARGS, 'iter_num': 7}
 
 
 def test_checkpoint_round_trip(tmp_path):
     path = str(tmp_path / 'ckpt.pt')
     runtime.save_checkpoint(CHECKPOINT, path)
     runtime.save_checkpoint({**CHECKPOINT, 'iter_num': 8}, path)   # over the old one
-    assert runtime.load_checkpoint(path, 'cpu')['iter_num'] == 8
+    assert runtime.load_checkpoint(path)[1]['iter_num'] == 8
     assert os.listdir(tmp_path) == ['ckpt.pt']
+
+
+def test_weights_that_do_not_fit_their_description(tmp_path):
+    path = str(tmp_path / 'ckpt.pt')
+    for wrong in (dict(n_layer=2), dict(n_embd=16), dict(n_head=3), dict(colour='red')):
+        runtime.save_checkpoint({**CHECKPOINT, 'model_args': {**ARGS, **wrong}}, path)
+        with pytest.raises(SystemExit, match='not a whole checkpoint'):
+            runtime.load_checkpoint(path)
+
+
+def test_old_nanogpt_names(tmp_path):
+    """Prefixes of compiled models, and the mask that nanoGPT stored on torch 1."""
+    weights = {f'_orig_mod.{k}': v for k, v in CHECKPOINT['model'].items()}
+    weights['_orig_mod.transformer.h.0.attn.bias'] = torch.ones(1, 1, 4, 4)
+    runtime.save_checkpoint({**CHECKPOINT, 'model': weights}, str(tmp_path / 'ckpt.pt'))
+    model, _ = runtime.load_checkpoint(str(tmp_path / 'ckpt.pt'), dropout=0.25)
+    assert all(torch.equal(v, CHECKPOINT['model'][k]) for k, v in model.state_dict().items())
+    assert model.config.dropout == 0.25
 
 
 def test_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -101,7 +127,7 @@ def test_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, 'save', half_a_save)
     with pytest.raises(SystemExit, match='No space left on device'):
         runtime.save_checkpoint({**CHECKPOINT, 'iter_num': 8}, path)
-    assert runtime.load_checkpoint(path, 'cpu')['iter_num'] == 7 and os.listdir(tmp_path) == ['ckpt.pt']
+    assert runtime.load_checkpoint(path)[1]['iter_num'] == 7 and os.listdir(tmp_path) == ['ckpt.pt']
 
 
 class Payload:
@@ -117,18 +143,18 @@ def test_payloads_do_not_run(tmp_path):
     ran = tmp_path / 'ran'
     torch.save({**CHECKPOINT, 'config': Payload(ran)}, tmp_path / 'ckpt.pt')
     with pytest.raises(SystemExit, match='not a whole checkpoint'):
-        runtime.load_checkpoint(str(tmp_path / 'ckpt.pt'), 'cpu')
+        runtime.load_checkpoint(str(tmp_path / 'ckpt.pt'))
     (tmp_path / 'meta.pkl').write_bytes(pickle.dumps({'vocab_size': 1, 'itos': {0: 'a'}, 'stoi': Payload(ran)}))
     with pytest.raises(SystemExit, match=r'not a character vocabulary \(it asks for posix.system\)'):
         runtime.load_meta(str(tmp_path / 'meta.pkl'))
     assert not ran.exists()
 
 
-@pytest.mark.parametrize('content', [b'', b'not a checkpoint', pickle.dumps({'model': 3}), pickle.dumps([1, 2])])
+@pytest.mark.parametrize('content', [b'', b'not a checkpoint', pickle.dumps({'model': 3}, 2), pickle.dumps([1, 2], 2)])
 def test_files_that_are_something_else(tmp_path, content):
     (tmp_path / 'file').write_bytes(content)
     with pytest.raises(SystemExit, match='not a whole checkpoint'):
-        runtime.load_checkpoint(str(tmp_path / 'file'), 'cpu')
+        runtime.load_checkpoint(str(tmp_path / 'file'))
     with pytest.raises(SystemExit, match='not a character vocabulary'):
         runtime.load_meta(str(tmp_path / 'file'))
 

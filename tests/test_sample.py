@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from conftest import ECA
-from test_train import TINY, load
+from conftest import ECA, TINY, load
 
 
 @pytest.fixture(scope='module')
@@ -46,6 +45,7 @@ def test_prompt_longer_than_the_window(trained):
     (['--max_new_tokens=0'], 'max_new_tokens = 0'),
     (['--temperature=-1'], 'temperature = -1.0'),
     (['--top_k=-1'], 'top_k = -1'),
+    (['--keep=-1'], 'keep = -1'),
     (['--keep=33'], "keep = 33 is not between 0 and the model's block_size = 32"),
     (['--init_from=gpt3'], 'init_from = gpt3 is not known'),
     (['--out_dir=out-nada'], 'there is no out-nada/ckpt.pt; train first'),
@@ -59,11 +59,21 @@ def test_checkpoint_from_nanogpt(trained):
     checkpoint = load(trained / 'out-sample' / 'ckpt.pt')
     nanogpt = {'model': {f'_orig_mod.{k}': v for k, v in checkpoint['model'].items()},
                'optimizer': checkpoint['optimizer'][0], 'model_args': checkpoint['model_args'],
-               'iter_num': torch.tensor(5).item(), 'best_val_loss': torch.tensor(3.0),
+               'iter_num': 5, 'best_val_loss': torch.tensor(3.0),   # nanoGPT keeps the loss as a tensor
                'config': {'dataset': 'ecadequeiuroz_char'}}
     (trained / 'out-nano').mkdir()
     torch.save(nanogpt, trained / 'out-nano' / 'ckpt.pt')
     assert sample(trained, out_dir='out-nano') == sample(trained)
+    resume = ['train.py', *TINY, '--max_iters=7', '--init_from=resume']
+    message = trained.run(*resume, '--out_dir=out-nano', fails=True)
+    assert 'optimizer = muon is not what' in message   # nanoGPT has AdamW alone
+
+
+def test_character_checkpoint_without_its_vocabulary(trained, bare):
+    checkpoint = load(trained / 'out-sample' / 'ckpt.pt')
+    (bare / 'out').mkdir()
+    torch.save({k: v for k, v in checkpoint.items() if k != 'tokenizer'}, bare / 'out' / 'ckpt.pt')
+    assert 'data/ecadequeiuroz_char/meta.pkl is missing' in sample(bare, out_dir='out', fails=True)
 
 
 def test_tokenizer_travels_with_the_checkpoint(trained, bare):

@@ -9,20 +9,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ECA, REPO
-
-TINY = ['config/train_eca_char.py', '--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=32', '--batch_size=8',
-        '--eval_iters=4', '--warmup_iters=5', '--log_interval=1', '--device=cpu', '--dtype=float32']
-
+from conftest import ECA, REPO, TINY, load
 
 def read_log(path):
     """log.csv without its clock."""
     with open(path / 'log.csv', encoding='utf-8', newline='') as f:
         return [{k: v for k, v in row.items() if k != 'elapsed_s'} for row in csv.DictReader(f)]
-
-
-def load(path):
-    return torch.load(path, weights_only=True)
 
 
 def assert_same_run(a, b):
@@ -45,7 +37,7 @@ def test_the_three_commands(bare):
     assert 'device: cpu, dtype: float32, compile: False' in printed
     steps = [line.split(':')[0] for line in lines if line.startswith('step')]
     assert steps == ['step 0', 'step 100', 'step 200', 'step 300']
-    assert lines[-1].endswith('next: python sample.py --out_dir=out-eca-char')
+    assert lines[-1] == 'next: python sample.py --out_dir=out-eca-char'
     assert '\r' not in printed and '\x1b' not in printed   # no bar and no colours in a pipe
     ids = np.fromfile(bare / ECA / 'train.bin', dtype=np.uint16)
     p = np.bincount(ids) / len(ids)
@@ -71,7 +63,24 @@ def test_resumed_equals_uninterrupted(prepared, tmp_path, extra):
     args = ['train.py', *TINY, *extra, '--lr_decay_iters=12', '--eval_interval=4']
     prepared.run(*args, '--max_iters=12', f'--out_dir={tmp_path}/straight')
     prepared.run(*args, '--max_iters=8', f'--out_dir={tmp_path}/resumed')
+    # as after a kill at iteration 11: the log is further than last.pt, and ends in half a row
+    log = (tmp_path / 'straight' / 'log.csv').read_text(encoding='utf-8').splitlines(keepends=True)
+    (tmp_path / 'resumed' / 'log.csv').write_text(''.join(log[:-2]) + '11,0.', encoding='utf-8')
     prepared.run(*args, '--max_iters=12', f'--out_dir={tmp_path}/resumed', '--init_from=resume')
+    assert_same_run(tmp_path / 'straight', tmp_path / 'resumed')
+
+
+def test_resume_what_nanogpt_wrote(prepared, tmp_path):
+    """Its checkpoints have prefixed names, one optimizer, no tokenizer; the run goes on as if it were ours."""
+    args = ['train.py', *TINY, '--optimizer=adamw', '--lr_decay_iters=8', '--eval_interval=4']
+    prepared.run(*args, '--max_iters=8', f'--out_dir={tmp_path}/straight')
+    prepared.run(*args, '--max_iters=4', f'--out_dir={tmp_path}/resumed')
+    ours = load(tmp_path / 'resumed' / 'ckpt.pt')
+    (tmp_path / 'resumed' / 'last.pt').unlink()
+    torch.save({'model': {f'_orig_mod.{k}': v for k, v in ours['model'].items()}, 'optimizer': ours['optimizer'][0],
+                'model_args': ours['model_args'], 'iter_num': 4, 'config': {'dataset': 'ecadequeiuroz_char'},
+                'best_val_loss': torch.tensor(ours['best_val_loss'])}, tmp_path / 'resumed' / 'ckpt.pt')
+    prepared.run(*args, '--max_iters=8', f'--out_dir={tmp_path}/resumed', '--init_from=resume')
     assert_same_run(tmp_path / 'straight', tmp_path / 'resumed')
 
 
@@ -85,22 +94,24 @@ def test_eval_interval_changes_nothing_else(prepared, tmp_path):
 
 
 def test_accumulated_equals_one_large_batch(prepared, tmp_path):
-    """The gradient of micro-batches is that of their union: after one step on 4 x 2 texts, so are the weights."""
+    """The gradient of 4 micro-batches of 2 texts is that of one batch of 8; AdamW's first moment is a tenth of it."""
     from model import GPT, GPTConfig
     args = ['train.py', *TINY, '--max_iters=1', '--optimizer=adamw', '--grad_clip=0.0', '--warmup_iters=0']
     prepared.run(*args, '--gradient_accumulation_steps=4', '--batch_size=2', f'--out_dir={tmp_path}/out')
     trained = load(tmp_path / 'out' / 'last.pt')
     torch.manual_seed(1337)
     model = GPT(GPTConfig(**trained['model_args']))
-    opt = model.configure_optimizers(0.1, 3e-3, (0.9, 0.99))[0]
     data = np.fromfile(prepared / ECA / 'train.bin', dtype=np.uint16).astype(np.int64)
     rngs = [np.random.default_rng((1337, False, n)) for n in range(4)]
     starts = np.concatenate([rng.integers(len(data) - 32, size=2) for rng in rngs])
     windows = torch.from_numpy(data[starts[:, None] + np.arange(33)])
-    model(windows[:, :-1], windows[:, 1:])[1].backward()
-    opt.step()
-    for name, p in model.state_dict().items():
-        torch.testing.assert_close(trained['model'][name], p, rtol=1e-4, atol=2e-4)
+    loss = model(windows[:, :-1], windows[:, 1:])[1]
+    loss.backward()
+    params = sorted(model.parameters(), key=lambda p: p.dim() < 2)   # AdamW's order: decayed, then not
+    for i, p in enumerate(params):
+        moment = trained['optimizer'][0]['state'][i]['exp_avg']
+        torch.testing.assert_close(moment, 0.1 * p.grad, rtol=1e-3, atol=1e-6)
+    assert abs(float(read_log(tmp_path / 'out')[1]['loss']) - loss.item()) < 1e-5
 
 
 def test_two_ranks_equal_one(prepared, tmp_path):
@@ -111,6 +122,9 @@ def test_two_ranks_equal_one(prepared, tmp_path):
     for one, two in zip(read_log(tmp_path / 'one'), read_log(tmp_path / 'two'), strict=True):
         for k in ('loss', 'train_loss', 'val_loss'):
             assert one[k] == two[k] == '' or abs(float(one[k]) - float(two[k])) < 1e-4
+    one, two = load(tmp_path / 'one' / 'last.pt')['model'], load(tmp_path / 'two' / 'last.pt')['model']
+    for k in one:
+        torch.testing.assert_close(one[k], two[k], rtol=0, atol=1e-3)
 
 
 def test_nanogpt_config_file_runs_unchanged(prepared, tmp_path):
@@ -139,9 +153,32 @@ def test_every_setting_of_nanogpt_is_there():
         assert f'--{key}={value!r} ' in done.stdout or f'--{key}={value!r}\n' in done.stdout
 
 
-def test_eval_only_writes_no_checkpoint(prepared, tmp_path):
+def test_eval_only_writes_nothing(prepared, tmp_path):
     printed = prepared.run('train.py', *TINY, '--eval_only=True', f'--out_dir={tmp_path}/out')
-    assert 'step 0: train loss' in printed and not list((tmp_path / 'out').glob('*.pt'))
+    assert 'step 0: train loss' in printed and not list((tmp_path / 'out').iterdir())
+
+
+def test_laptop_config(prepared, tmp_path):
+    printed = prepared.run('train.py', 'config/train_eca_char_laptop.py', '--max_iters=2', '--eval_iters=1',
+                           f'--out_dir={tmp_path}/out')
+    assert 'step 2: train loss' in printed
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_half_precision(prepared, tmp_path, dtype):
+    """Both learn about as well as float32; float16's scaler is in the checkpoint."""
+    args = ['train.py', *TINY, '--max_iters=10', '--eval_interval=10']
+    prepared.run(*args, f'--out_dir={tmp_path}/full')
+    prepared.run(*args, f'--dtype={dtype}', f'--out_dir={tmp_path}/half')
+    full, half = (float(read_log(tmp_path / name)[-1]['val_loss']) for name in ('full', 'half'))
+    assert abs(full - half) < 0.05
+    assert bool(load(tmp_path / 'half' / 'last.pt')['scaler']) == (dtype == 'float16')
+
+
+def test_missing_compiler_is_a_line_and_eager_mode(prepared, tmp_path):
+    printed = prepared.run('train.py', *TINY, '--max_iters=1', '--compile=True', f'--out_dir={tmp_path}/out',
+                           env={'CXX': 'no-such-compiler', 'TORCHINDUCTOR_CACHE_DIR': str(tmp_path / 'cache')})
+    assert 'compile: False (torch.compile does not work here' in printed and 'step 1: train loss' in printed
 
 
 def test_best_model_is_kept(prepared, tmp_path):
@@ -175,9 +212,18 @@ def test_wandb_offline(prepared, tmp_path):
 
 
 @pytest.mark.parametrize('args, says', [
-    (['--dataset=nada'], 'run first: python data/nada/prepare.py'),
+    (['--dataset=nada'], 'choose a --dataset of: ecadequeiuroz_char'),
     (['--block_size=100000'], 'take a longer text or a smaller block_size'),
-    (['--block_size=0'], 'block_size is 0; it must be at least 1'),
+    (['--block_size=0'], 'block_size = 0 will not do; it must be at least 1'),
+    (['--batch_size=-1'], 'batch_size = -1'),
+    (['--eval_interval=0'], 'eval_interval = 0'),
+    (['--log_interval=0'], 'log_interval = 0'),
+    (['--eval_iters=0'], 'eval_iters = 0'),
+    (['--seed=-1'], 'seed = -1'),
+    (['--learning_rate=0'], 'must both be above 0'),
+    (['--muon_lr=-1'], 'must both be above 0'),
+    (['--n_layer=0'], 'n_layer is 0'),
+    (['--dropout=1'], 'dropout is 1.0'),
     (['--n_embd=33'], 'n_embd = 33 cannot be split over n_head = 2 heads; try n_embd = 32'),
     (['--optimizer=sgd'], "optimizer is 'sgd'; it must be 'adamw' or 'muon'"),
     (['--init_from=resumed'], "use 'scratch' or 'resume'"),

@@ -15,7 +15,7 @@ import zipfile
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(here))   # data/, for common.py: what the prepare.py scripts share
-from common import download, fail, read_text, write_char_dataset, write_files   # noqa: E402
+from common import MIN_CHARS, download, fail, read_text, write_char_dataset, write_files   # noqa: E402
 
 URL = 'https://www.kaggle.com/api/v1/datasets/download/leite0407/ea-de-queiroz'
 PAGE = 'https://www.kaggle.com/datasets/leite0407/ea-de-queiroz'
@@ -32,7 +32,8 @@ def download_eca():
         if members[0].file_size > MAX_BYTES:
             raise ValueError(f'eca.txt would have {members[0].file_size:,} bytes, which cannot be right')
         data = archive.read(members[0])   # checks its CRC
-    data.decode('utf-8')
+    if len(data.decode('utf-8')) < MIN_CHARS:
+        raise ValueError(f'eca.txt has {len(data):,} bytes only')
     return data
 
 
@@ -54,6 +55,7 @@ def find_text(paths):
 
 
 if __name__ == '__main__':
+    sys.stdout.reconfigure(errors='backslashreplace')   # not every console can show every character
     if any(arg.startswith('-') for arg in sys.argv[1:]):
         print(__doc__.strip())
         if sys.argv[1] not in ('-h', '--help'):
