@@ -1,7 +1,8 @@
 """
 Draws the architecture of our small GPT (the picture at the top of README.md) with matplotlib alone.
 Writes transformers.jpeg beside this file. Run it again whenever the default model changes:
-$ python assets/draw_transformer.py
+
+    python assets/draw_transformer.py
 """
 
 import os
