@@ -46,7 +46,7 @@ class CausalSelfAttention(nn.Module):
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, cache=None, pos=0):
-        """x (B, T, C) -> (B, T, C). cache, a (2, B', nh, block_size, hs) tensor, receives the keys and values of
+        """x (B, T, C) -> (B, T, C). cache, this layer's part of new_cache(B'), receives the keys and values of
         positions pos .. pos+T-1; from pos = 0 the T tokens see each other, later a single token sees all before it."""
         B, T, C = x.shape
         assert pos == 0 or T == 1   # several tokens in mid-text would need a mask of their own
@@ -147,13 +147,13 @@ class GPT(nn.Module):
     # generation
 
     def new_cache(self, B):
-        """Room for the keys and values of B texts, (n_layer, 2, B, nh, block_size, hs), allocated once. Under autocast
-        keys and values come in its lower precision, and so does the cache."""
+        """Room for the keys and values of B texts, a (2, B, nh, block_size, hs) tensor for each layer, allocated once;
+        torch.compile on CPU got them wrong as slices of one tensor. Under autocast they have its lower precision."""
         c, weight = self.config, self.lm_head.weight
         kind = weight.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        shape = (c.n_layer, 2, B, c.n_head, c.block_size, c.n_embd // c.n_head)
-        return torch.empty(shape, dtype=dtype, device=weight.device)
+        shape = (2, B, c.n_head, c.block_size, c.n_embd // c.n_head)
+        return [torch.empty(shape, dtype=dtype, device=weight.device) for _ in range(c.n_layer)]
 
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, num_samples=None, keep=None):

@@ -49,7 +49,7 @@ if init_from != 'resume':
 model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
 model.eval().to(device)
 if compile:
-    model.forward = torch.compile(model.forward, dynamic=True)
+    model.forward = torch.compile(model.forward)
 if not 0 <= keep <= model.config.block_size:
     fail(f"keep = {keep} is not between 0 and the model's block_size = {model.config.block_size}")
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import runtime
 from model import GPT, GPTConfig, Muon, orthogonalize, pick_token
 
 
@@ -39,6 +40,16 @@ def test_cached_equals_recomputed(B, T, keep):
     idx = torch.randint(37, (B, T))
     cached = model.generate(idx, 45, temperature=0, keep=keep)   # long enough for several refills
     assert torch.equal(cached, recompute(model, idx, 45, keep or 8))
+
+
+def test_compiled_equals_plain():
+    """With torch.compile, whose graphs write into the cache, generation gives the same tokens, refills included."""
+    if not runtime.pick_compile('true', 'cpu')[0]:
+        pytest.skip('torch.compile does not work on this machine')
+    model, idx = make_model(), torch.randint(37, (2, 4))
+    plain = model.generate(idx, 40, temperature=0)
+    model.forward = torch.compile(model.forward)
+    assert torch.equal(model.generate(idx, 40, temperature=0), plain)
 
 
 def test_cached_logits_equal_full_logits():
