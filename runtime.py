@@ -136,8 +136,9 @@ def load_meta(path):
     try:
         with open(path, 'rb') as f:
             meta = PlainUnpickler(io.BytesIO(f.read())).load()
-        if meta['stoi'] != {meta['itos'][i]: i for i in range(meta['vocab_size'])}:
-            raise ValueError('stoi and itos disagree')
+        by_char = {meta['itos'][i]: i for i in range(meta['vocab_size'])}
+        if meta['stoi'] != by_char or not len(by_char) == len(meta['itos']) == meta['vocab_size']:
+            raise ValueError('stoi, itos and vocab_size disagree')
         return meta
     except Exception as e:   # bytes from anywhere can make pickle raise anything
         reason = f' ({e})' if isinstance(e, pickle.UnpicklingError) else ''

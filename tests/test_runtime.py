@@ -163,6 +163,8 @@ def test_files_that_are_something_else(tmp_path, content):
     {'vocab_size': 3, 'itos': {0: 'a', 1: 'b'}, 'stoi': {'a': 0, 'b': 1}},
     {'vocab_size': 2, 'itos': {0: 'a', 1: 'b'}, 'stoi': {'a': 1, 'b': 0}},
     {'vocab_size': 2, 'itos': {0: 'a', 2: 'b'}, 'stoi': {'a': 0, 'b': 2}},
+    {'vocab_size': 2, 'itos': {0: 'a', 1: 'a'}, 'stoi': {'a': 1}},
+    {'vocab_size': 1, 'itos': {0: 'a', 1: 'b'}, 'stoi': {'a': 0}},
 ])
 def test_vocabulary_that_contradicts_itself(tmp_path, meta):
     (tmp_path / 'meta.pkl').write_bytes(pickle.dumps(meta))
