@@ -8,7 +8,8 @@ below its block of settings, and this code then changes the script's globals, le
     python train.py config/train_eca_char.py --batch_size=32
 
 A config file is Python, and is run as such: use only files that you trust. A value keeps the type of the setting it
-overrides; an unknown name is an error. --help lists every setting with its default and the comment beside it.
+overrides; an unknown name is an error. --key alone means --key=True. --help lists every setting with its default and
+the comment beside it.
 """
 import ast
 import builtins   # a setting is called compile, too
@@ -90,6 +91,8 @@ def _configure(script):
             raise SystemExit(0)
         if not arg.startswith('-'):
             _run_config_file(settings, arg)
+        elif not equals and arg.startswith('--') and type(settings.get(key)) is bool:
+            settings[key] = True   # --key alone
         elif not equals or not arg.startswith('--'):
             raise SystemExit(f'{arg} will not do: write --key=value, or the name of a config file')
         else:

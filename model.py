@@ -37,27 +37,59 @@ class GPTConfig:
             raise ValueError(f'dropout is {self.dropout}; it must be at least 0 and below 1')
 
 
+class Dropout(nn.Dropout):
+    """nn.Dropout with a mask that is cheap on CPU, where torch draws a random number for each element, one after the
+    other on one core. Here each byte of a random 64-bit integer serves one: p becomes a multiple of 1/256, not 0."""
+
+    def forward(self, x):
+        if not self.training or self.p == 0 or x.device.type != 'cpu':
+            return super().forward(x)
+        threshold = max(1, round(self.p * 256))
+        draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-2**63, None)   # all 64 bits of each
+        keep = draws.view(torch.uint8)[:x.numel()].view(x.shape) >= threshold
+        return x * (keep.to(x.dtype) * (256 / (256 - threshold)))
+
+
+def attention_with_dropout(q, k, v, dropout, rows=128):
+    """softmax(q k' / sqrt(hs)) v, causal, with dropout (a module) on the weights; q, k, v and result (B, nh, T, hs).
+    For CPU, where scaled_dot_product_attention falls back on a slow path for dropout. Taking some rows of the weights
+    at a time leaves out most of their masked half, and what is left stays in the processor's cache."""
+    B, nh, T, hs = q.shape
+    q, k, v = (h.reshape(B * nh, T, hs) for h in (q / math.sqrt(hs), k, v))
+    future = q.new_full((T, T), -math.inf).triu(1)
+    y = []
+    for a in range(0, T, rows):
+        b = min(a + rows, T)
+        scores = torch.baddbmm(future[a:b, :b], q[:, a:b], k[:, :b].mT)   # (B * nh, b - a, b)
+        y.append(dropout(scores.softmax(dim=-1)) @ v[:, :b])
+    return torch.cat(y, dim=1).view(B, nh, T, hs)
+
+
 class CausalSelfAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.n_head, self.dropout = config.n_head, config.dropout
+        self.n_head = config.n_head
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # query, key, value in one product
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.resid_dropout = nn.Dropout(config.dropout)
+        self.attn_dropout = Dropout(config.dropout)
+        self.resid_dropout = Dropout(config.dropout)
 
     def forward(self, x, cache=None, pos=0):
         """x (B, T, C) -> (B, T, C). cache, this layer's part of new_cache(B'), receives the keys and values of
         positions pos .. pos+T-1; from pos = 0 the T tokens see each other, later a single token sees all before it."""
         B, T, C = x.shape
         assert pos == 0 or T == 1   # several tokens in mid-text would need a mask of their own
-        q, k, v = (h.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)   # (B, nh, T, hs)
-                   for h in self.c_attn(x).split(C, dim=2))
+        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)   # (3, B, nh, T, hs)
+        q, k, v = qkv
         if cache is not None:
-            cache[0, :, :, pos:pos + T] = k   # B = 1 broadcasts: one prompt fills the cache of every sample
-            cache[1, :, :, pos:pos + T] = v
+            cache[:, :, :, pos:pos + T] = qkv[1:]   # B = 1 broadcasts: one prompt fills the cache of every sample
             if pos > 0:
                 k, v = cache[:, :, :, :pos + T]
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=pos == 0, dropout_p=self.dropout if self.training else 0)
+        p = self.attn_dropout.p if self.training else 0
+        if p > 0 and x.device.type == 'cpu':
+            y = attention_with_dropout(q, k, v, self.attn_dropout)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=pos == 0, dropout_p=p)
         y = y.transpose(1, 2).reshape(B, T, C)   # heads side by side again
         return self.resid_dropout(self.c_proj(y))
 
@@ -68,7 +100,7 @@ class MLP(nn.Module):
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.gelu = nn.GELU(approximate='tanh')   # GPT-2's, so that its weights give its logits
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x):
         return self.dropout(self.c_proj(self.gelu(self.c_fc(x))))
@@ -95,7 +127,7 @@ class GPT(nn.Module):
         self.transformer = nn.ModuleDict(dict(
             wte=nn.Embedding(config.vocab_size, config.n_embd),
             wpe=nn.Embedding(config.block_size, config.n_embd),
-            drop=nn.Dropout(config.dropout),
+            drop=Dropout(config.dropout),
             h=nn.ModuleList([Block(config) for _ in range(config.n_layer)]),
             ln_f=nn.LayerNorm(config.n_embd, bias=config.bias),
         ))
@@ -116,6 +148,12 @@ class GPT(nn.Module):
         the tied output layer computes with them."""
         n_params = sum(p.numel() for p in self.parameters())
         return n_params - self.transformer.wpe.weight.numel() if non_embedding else n_params
+
+    def flops_per_token(self):
+        """Floating-point operations that training spends on one token: 6 for each parameter, and attention's products.
+        As in appendix B of PaLM (https://arxiv.org/abs/2204.02311), which does not discount the causal mask."""
+        c = self.config
+        return 6 * self.get_num_params() + 12 * c.n_layer * c.n_embd * c.block_size
 
     def forward(self, idx, targets=None, cache=None, pos=0):
         """idx (B, T) token ids; targets (B, T), -1 where there is none. Returns (logits, loss): with targets, logits
@@ -149,7 +187,7 @@ class GPT(nn.Module):
     def new_cache(self, B):
         """Room for the keys and values of B texts, a (2, B, nh, block_size, hs) tensor for each layer, allocated once;
         torch.compile on CPU got them wrong as slices of one tensor. Under autocast they have its lower precision."""
-        c, weight = self.config, self.lm_head.weight
+        c, weight = self.config, self.transformer.wte.weight
         kind = weight.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         shape = (2, B, c.n_head, c.block_size, c.n_embd // c.n_head)
@@ -193,6 +231,13 @@ class GPT(nn.Module):
             text[:, t] = pick_token(logits[:, -1].float().expand(n, -1), temperature, top_k)
         return text
 
+    def pack_weights(self):
+        """For sampling on CPU: hold the matrices in float16 (see PackedLinear). The model can no longer be trained."""
+        for parent in list(self.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, nn.Linear):
+                    setattr(parent, name, PackedLinear(child))
+
     # -----------------------------------------------------------------------------
     # optimizers
 
@@ -221,13 +266,25 @@ class GPT(nn.Module):
         return optimizers
 
 
+class PackedLinear(nn.Module):
+    """nn.Linear whose weights are float16 and whose arithmetic is float32. Writing one token means reading every weight
+    once, so half the bytes is up to twice the speed. Needs torch's FBGEMM, which builds for x86 processors have."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.weight = torch.ops.quantized.linear_prepack_fp16(linear.weight.detach(), linear.bias)
+
+    def forward(self, x):
+        return torch.ops.quantized.linear_dynamic_fp16(x, self.weight)
+
+
 def pick_token(logits, temperature, top_k):
     """logits (B, V) -> token ids (B,): the likeliest at temperature 0, else drawn from the top_k likeliest."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits / temperature
-    if top_k:
-        kth = torch.topk(logits, min(top_k, logits.size(-1))).values[:, -1:]   # (B, 1)
+    if top_k and top_k < logits.size(-1):
+        kth = torch.topk(logits, top_k).values[:, -1:]   # (B, 1)
         logits = logits.masked_fill(logits < kth, -math.inf)
     return torch.multinomial(F.softmax(logits, dim=-1), num_samples=1).squeeze(1)
 
@@ -244,6 +301,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, params, lr, weight_decay=0.1, momentum=0.95, ns_dtype=None):
         super().__init__(params, dict(lr=lr, weight_decay=weight_decay, momentum=momentum))
         self.ns_dtype = ns_dtype or torch.bfloat16
+        self.orthogonalize = orthogonalize   # train.py puts a compiled one in its place
 
     @torch.no_grad()
     def step(self):
@@ -260,7 +318,7 @@ class Muon(torch.optim.Optimizer):
                 buffers = [self.state[p]['momentum_buffer'] for p in params]
                 torch._foreach_lerp_(buffers, list(grads), 1 - group['momentum'])
                 grads.lerp_(torch.stack(buffers), group['momentum'])   # Nesterov: look one step ahead
-                updates = orthogonalize(grads.to(self.ns_dtype)).to(params[0].dtype)
+                updates = self.orthogonalize(grads.to(self.ns_dtype)).to(params[0].dtype)
                 torch._foreach_mul_(params, 1 - group['lr'] * group['weight_decay'])
                 torch._foreach_add_(params, list(updates), alpha=-group['lr'] * 0.2 * math.sqrt(max(shape)))
 

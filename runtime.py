@@ -48,6 +48,8 @@ def pick_dtype(dtype, device, is_training=True):
         if kind == 'cuda':
             # is_bf16_supported() says yes to cards that only emulate it, slowly; compute capability 8.0 has it
             return 'bfloat16' if torch.cuda.get_device_capability(device)[0] >= 8 else 'float16'
+        if kind == 'cpu' and not is_training and 'fbgemm' in torch.backends.quantized.supported_engines:
+            return 'float16'   # of the weights alone: see GPT.pack_weights
         return 'bfloat16' if kind == 'cpu' and is_training and cpu_has_bfloat16() else 'float32'
     if dtype not in ('float32', 'bfloat16', 'float16'):
         fail(f'dtype = {dtype} is not known; use auto, float32, bfloat16 or float16')
@@ -58,6 +60,21 @@ def cpu_has_bfloat16():
     """Whether the processor multiplies bfloat16 matrices in hardware; elsewhere torch is a hundredfold slower at it."""
     flags = getattr(torch.cpu, 'get_capabilities', dict)()
     return bool(flags.get('amx_bf16') or flags.get('avx512_bf16'))
+
+
+# TFLOP/s of dense bfloat16 (float16 on T4 and V100) products summed in float32, from NVIDIA's data sheets
+PEAK_TFLOPS = {'B200': 2250, 'GH200': 989, 'H200': 989, 'H100 PCIe': 756, 'H100': 989, 'A100': 312, 'A40': 150,
+               'A10': 125, 'L40S': 362, 'L4': 121, 'V100': 125, 'T4': 65, 'RTX A6000': 155, 'RTX 5090': 210,
+               'RTX 4090': 165, 'RTX 3090': 71}
+
+
+def peak_flops(device, dtype):
+    """The most FLOP/s that the device can do in dtype; 0 where the table above does not know."""
+    if torch.device(device).type != 'cuda' or dtype == 'float32':
+        return 0
+    words = set(torch.cuda.get_device_name(device).replace('-', ' ').split())
+    known = [tflops for name, tflops in PEAK_TFLOPS.items() if set(name.split()) <= words and 'Laptop' not in words]
+    return known[0] * 1e12 if known else 0
 
 
 def pick_compile(compile, device):

@@ -48,6 +48,9 @@ if init_from != 'resume':
     fail(f"init_from = {init_from} is not known; use 'resume'")
 model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
 model.eval().to(device)
+if dtype == 'float16' and torch.device(device).type == 'cpu':
+    model.pack_weights()
+    dtype = 'float32'
 if compile:
     model.forward = torch.compile(model.forward)
 if not 0 <= keep <= model.config.block_size:

@@ -19,8 +19,8 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
 from model import GPT, GPTConfig
-from runtime import (autocast, char_tokenizer, fail, load_checkpoint, load_meta, pick_compile, pick_device, pick_dtype,
-                     save_checkpoint, write_whole)
+from runtime import (autocast, char_tokenizer, fail, load_checkpoint, load_meta, peak_flops, pick_compile, pick_device,
+                     pick_dtype, save_checkpoint, write_whole)
 
 # -----------------------------------------------------------------------------
 # settings; the defaults are for a GPT-2 (124M) on OpenWebText
@@ -61,9 +61,8 @@ decay_lr = True                 # False: learning_rate throughout, without warm-
 warmup_iters = 2000             # raise it if the loss spikes early
 lr_decay_iters = 600000         # where the cosine ends; usually max_iters
 min_lr = 6e-5                   # where it ends, usually learning_rate / 10
-# many processes
-backend = 'auto'                # 'nccl' on CUDA, 'gloo' elsewhere
 # system
+backend = 'auto'                # between processes: 'nccl' on CUDA, 'gloo' elsewhere
 seed = 1337                     # of the weights, the batches and the dropout
 device = 'auto'                 # CUDA, else MPS, else CPU; or 'cpu', 'mps', 'cuda', 'cuda:1'
 dtype = 'auto'                  # 'float32', 'bfloat16' or 'float16'; auto takes what is fast on the device
@@ -107,6 +106,8 @@ if gradient_accumulation_steps % world_size:
          f'try {nearest}')
 micro_steps = gradient_accumulation_steps // world_size   # of this rank, per iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
+# on CPU a micro-batch goes through the model in pieces that fit its caches: the same gradient, sooner, in less memory
+piece_size = max(1, 2048 // block_size) if device_type == 'cpu' else batch_size
 dtype = pick_dtype(dtype, device)
 compile, compile_reason = pick_compile(compile, device)
 if is_master:
@@ -132,10 +133,9 @@ def get_batch(split, number):
     rng = np.random.default_rng((seed, split == 'val', number))
     starts = rng.integers(len(data) - block_size, size=batch_size)
     windows = torch.from_numpy(data[starts[:, None] + np.arange(block_size + 1)].astype(np.int64))   # (B, T + 1)
-    if device_type == 'cuda':   # pinned memory is copied while the GPU computes
-        windows = windows.pin_memory().to(device, non_blocking=True)
-    else:
-        windows = windows.to(device)
+    if device_type == 'cuda':
+        windows = windows.pin_memory()   # copied while the GPU computes
+    windows = windows.to(device, non_blocking=device_type == 'cuda')
     return windows[:, :-1], windows[:, 1:]   # each token's target is the token after it
 
 
@@ -186,6 +186,8 @@ if init_from == 'resume':
     iter_num, best_val_loss = checkpoint['iter_num'], float(checkpoint['best_val_loss'])
     elapsed_s = checkpoint.get('elapsed_s', 0.0)
     del checkpoint, states   # their memory is free again
+# mfu (model FLOPs utilization): the share of the devices' peak that goes into the model
+flops_per_iter, peak = model.flops_per_token() * tokens_per_iter, world_size * peak_flops(device, dtype)
 if is_master:
     print(f'number of parameters: {model.get_num_params() / 1e6:.2f}M')
 raw_model = model   # the names in a checkpoint are those of the model without the wrappings below
@@ -193,6 +195,8 @@ if compile:
     if is_master:
         print('compiling the model... (takes about a minute)')
     model = torch.compile(model)
+    for opt in optimizers[1:]:   # Muon: fewer, larger kernels
+        opt.orthogonalize = torch.compile(opt.orthogonalize, dynamic=False)
 if is_ddp:
     model = DDP(model)   # on the device that the model is on
 
@@ -298,23 +302,25 @@ while True:
     loss_sum = 0.0
     for micro_step in range(micro_steps):
         X, Y = get_batch('train', (iter_num * micro_steps + micro_step) * world_size + rank)
-        if is_ddp:
-            model.require_backward_grad_sync = micro_step == micro_steps - 1   # gradients travel once an iteration
-        with autocast(device, dtype):
-            loss = model(X, Y)[1] / micro_steps
-        loss_sum += loss.detach()
-        scaler.scale(loss).backward()
+        for i in range(0, batch_size, piece_size):
+            x, y = X[i:i + piece_size], Y[i:i + piece_size]
+            if is_ddp:   # gradients travel once an iteration
+                model.require_backward_grad_sync = micro_step == micro_steps - 1 and i + piece_size >= batch_size
+            with autocast(device, dtype):
+                loss = model(x, y)[1] * (len(x) / batch_size / micro_steps)
+            loss_sum += loss.detach()
+            scaler.scale(loss).backward()
 
     # clip and step; where float16 overflowed anywhere, no optimizer steps
     for opt in optimizers:
         scaler.unscale_(opt)
     norm = torch.nn.utils.clip_grad_norm_(raw_model.parameters(), grad_clip if grad_clip > 0 else math.inf)
-    if not scaler.is_enabled() or norm.isfinite():
-        for opt in optimizers:
-            scaler.step(opt)
-    scaler.update()
+    overflowed = scaler.is_enabled() and not norm.isfinite()
     for opt in optimizers:
+        if not overflowed:
+            scaler.step(opt)
         opt.zero_grad(set_to_none=True)
+    scaler.update()
 
     # log; reading the loss waits for the device, so it is done only here
     iters_timed += 1
@@ -326,7 +332,8 @@ while True:
             lossf = loss_sum.item()
             dt_ms = (time.perf_counter() - t0) / iters_timed * 1000
             speed = f'{tokens_per_iter / dt_ms * 1000:,.0f} tokens/s'
-            log(f'iter {iter_num}: loss {lossf:.4f}, time {dt_ms:.2f}ms, {speed}',
+            mfu = f'{flops_per_iter / dt_ms * 1000 / peak:.1%}' if peak else 'n/a'
+            log(f'iter {iter_num}: loss {lossf:.4f}, time {dt_ms:.2f}ms, mfu {mfu}, {speed}',
                 iter=iter_num, elapsed_s=round(elapsed_s + time.perf_counter() - started, 1), lr=lr, loss=lossf)
             bar.set_postfix_str(f'loss {lossf:.4f}, {speed}')
             t0, iters_timed = time.perf_counter(), 0

@@ -56,6 +56,7 @@ def configure(tmp_path, monkeypatch, capsys):
     ('--start=', {'start': ''}),
     ('--start=--eval_only=True', {'start': '--eval_only=True'}),
     ('--compile=False', {'compile': 'False'}),
+    ('--eval_only', {'eval_only': True}),   # a claim can be made by its name alone
 ])
 def test_values(configure, arg, expected):
     settings = configure(arg)
@@ -74,7 +75,8 @@ def test_values(configure, arg, expected):
     ('--learning_rate=fast', 'learning_rate = fast will not do: it must be a number, as in --learning_rate=0.0006'),
     ('--learning_rate=nan', 'a number'),
     ('--eval_only=1', 'True or False'),
-    ('--eval_only', '--eval_only will not do: write --key=value'),
+    ('--batch_size', '--batch_size will not do: write --key=value'),
+    ('-eval_only', 'write --key=value'),
     ('-batch_size=4', 'write --key=value'),
     ('nothing.py', 'nothing.py: No such file or directory'),
 ])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import runtime
-from model import GPT, GPTConfig, Muon, orthogonalize, pick_token
+from model import GPT, Dropout, GPTConfig, Muon, attention_with_dropout, orthogonalize, pick_token
 
 
 def make_model(seed=0, **overrides):
@@ -50,6 +50,111 @@ def test_compiled_equals_plain():
     plain = model.generate(idx, 40, temperature=0)
     model.forward = torch.compile(model.forward)
     assert torch.equal(model.generate(idx, 40, temperature=0), plain)
+
+
+needs_fbgemm = pytest.mark.skipif('fbgemm' not in torch.backends.quantized.supported_engines, reason='no FBGEMM here')
+
+
+@needs_fbgemm
+@pytest.mark.parametrize('bias', [True, False])
+def test_packed_weights_are_float16_in_float32_arithmetic(bias):
+    """pack_weights changes logits just as rounding the weights does, and cached still equals recomputed."""
+    packed, rounded = make_model(bias=bias), make_model(bias=bias)
+    packed.pack_weights()
+    assert not any(isinstance(m, torch.nn.Linear) for m in packed.modules())
+    for module in rounded.modules():
+        if isinstance(module, torch.nn.Linear):   # the tied embedding stays as it was
+            module.weight = torch.nn.Parameter(module.weight.half().float())
+    rounded.transformer.wte.weight = packed.transformer.wte.weight
+    idx = torch.randint(37, (2, 16))
+    with torch.no_grad():
+        torch.testing.assert_close(packed(idx)[0], rounded(idx)[0], rtol=1e-4, atol=1e-4)
+    assert torch.equal(packed.generate(idx[:, :5], 30, temperature=0), recompute(packed, idx[:, :5], 30, 8))
+
+
+def test_the_cache_is_allocated_once(monkeypatch):
+    """However long the text and however often the window is refilled."""
+    model, made = make_model(), []
+    monkeypatch.setattr(model, 'new_cache', lambda B: made.append(B) or GPT.new_cache(model, B))
+    model.generate(torch.zeros(1, 3, dtype=torch.long), 60, num_samples=4)
+    assert made == [4]
+
+
+@pytest.mark.parametrize('p', [0.5, 0.2, 0.1])
+def test_dropout(p):
+    """On CPU: the rate, the scaling, a fresh mask each call, the same mask in backward."""
+    torch.manual_seed(0)
+    dropout, rate = Dropout(p), round(p * 256) / 256
+    x = torch.ones(501, 333, requires_grad=True)   # a size that is no multiple of 8
+    y = dropout(x)
+    assert set(y.unique().tolist()) == {0.0, torch.tensor(1 / (1 - rate)).item()}
+    for part in (y, y[:250], y[:, :100], y.flatten()[7::8], y.flatten()[::8]):   # every byte of an integer serves
+        sigma = math.sqrt(rate * (1 - rate) / part.numel())
+        assert abs((part == 0).float().mean() - rate) < 4 * sigma
+    y.sum().backward()
+    assert torch.equal(x.grad, y)
+    fresh = dropout(x)
+    both = ((y == 0) & (fresh == 0)).float().mean()
+    assert abs(both - rate ** 2) < 4 * rate / math.sqrt(y.numel())   # the two masks know nothing of each other
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x), y)
+    assert dropout(x.bfloat16()).dtype == torch.bfloat16
+    assert dropout.eval()(x) is x and Dropout(0.0)(x) is not None and torch.equal(Dropout(0.0)(x), x)
+
+
+def test_dropout_of_little_is_not_none():
+    torch.manual_seed(0)
+    assert 0 < (Dropout(0.001)(torch.ones(10**5)) == 0).sum() < 1000   # 1/256 is the least
+
+
+@pytest.mark.parametrize('T', [1, 100, 128, 129, 300])
+def test_attention_with_dropout_computes_attention(T):
+    """Without dropout, output and gradients are those of scaled_dot_product_attention."""
+    torch.manual_seed(0)
+    q, k, v, g = torch.randn(4, 2, 3, T, 8)
+    results = []
+    for attend in (lambda q, k, v: attention_with_dropout(q, k, v, Dropout(0.0)),
+                   lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)):
+        inputs = [h.clone().requires_grad_() for h in (q, k, v)]
+        y = attend(*inputs)
+        results.append([y, *torch.autograd.grad(y, inputs, g)])
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_attention_with_dropout_drops_weights():
+    """With the identity as values the output is the weights: some dropped, the rest scaled up; backward agrees."""
+    torch.manual_seed(0)
+    T = 200
+    q, k = torch.randn(2, 2, 3, T, T)
+    v = torch.eye(T).expand(2, 3, T, T).clone().requires_grad_()
+    weights = attention_with_dropout(q, k, v, Dropout(0.0)).detach()
+    y = attention_with_dropout(q, k, v, Dropout(0.25))
+    seen = torch.ones(T, T).tril().bool().expand_as(y)
+    assert (y[~seen] == 0).all()
+    dropped = (y[seen] == 0).float().mean()
+    assert abs(dropped - 0.25) < 4 * math.sqrt(0.25 * 0.75 / seen.sum())
+    torch.testing.assert_close(y[y > 0], weights[y > 0] / 0.75)
+    g = torch.randn_like(y)
+    torch.testing.assert_close(torch.autograd.grad(y, v, g)[0], y.detach().mT @ g)   # the same weights in backward
+
+
+def test_dropout_works_in_the_whole_model():
+    model, idx = make_model(dropout=0.2), torch.randint(37, (2, 16))
+    plain = make_model()(idx, idx)[1]
+    assert torch.equal(model(idx, idx)[1], plain)   # eval
+    model.train()
+    losses = torch.stack([model(idx, idx)[1] for _ in range(20)])
+    assert losses.std() > 0 and losses.isfinite().all()
+    losses[0].backward()
+    assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_flops_per_token():
+    """6 N for the parameters, and 12 T C a layer for attention: the training cost of a 124M GPT-2 by hand."""
+    config = GPTConfig(block_size=1024, vocab_size=50304, n_layer=12, n_head=12, n_embd=768, bias=False)
+    with torch.device('meta'):
+        assert GPT(config).flops_per_token() == 6 * (50304 * 768 + 12 * 12 * 768**2 + 25 * 768) + 12 * 12 * 768 * 1024
 
 
 def test_cached_logits_equal_full_logits():
@@ -201,3 +306,23 @@ def test_orthogonalize():
     U, _, Vh = torch.linalg.svd(G, full_matrices=False)
     product = U.mT @ orthogonalize(G) @ Vh.mT
     assert (product - torch.diag_embed(product.diagonal(dim1=1, dim2=2))).abs().max() < 1e-3
+
+
+def test_compiled_muon_steps_as_plain():
+    """train.py compiles Muon's orthogonalization, a graph for each shape."""
+    if not runtime.pick_compile('true', 'cpu')[0]:
+        pytest.skip('torch.compile does not work on this machine')
+    torch.manual_seed(0)
+    plain = [torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 24), (16, 48), (48, 16), (48, 16))]
+    compiled = [torch.nn.Parameter(p.detach().clone()) for p in plain]
+    for params in (plain, compiled):
+        torch.manual_seed(1)
+        muon = Muon(params, lr=0.02, ns_dtype=torch.float32)
+        if params is compiled:
+            muon.orthogonalize = torch.compile(muon.orthogonalize, dynamic=False)
+        for _ in range(3):
+            for p in params:
+                p.grad = torch.randn_like(p)
+            muon.step()
+    for p, q in zip(plain, compiled):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-4)

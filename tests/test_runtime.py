@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import runtime
 @pytest.fixture
 def machine(monkeypatch):
     """Pretend to be a machine with these devices."""
-    def pretend(cuda=0, mps=False, capability=(9, 0), cpu_flags=(), compiler=True):
+    def pretend(cuda=0, mps=False, capability=(9, 0), cpu_flags=(), engines=('fbgemm',), compiler=True):
         def compiled(x):
             if not compiler:
                 raise RuntimeError('no compiler\nand more about it')
@@ -21,6 +22,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device=None: capability)
         monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: mps)
         monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: dict.fromkeys(cpu_flags, True), raising=False)
+        monkeypatch.setattr(torch.backends, 'quantized', SimpleNamespace(supported_engines=list(engines)))
         monkeypatch.setattr(torch, 'compile', lambda f: compiled)
         monkeypatch.setattr(torch, 'ones', lambda n, device: None)
     return pretend
@@ -32,10 +34,11 @@ def machine(monkeypatch):
     (dict(cuda=1, capability=(7, 5)), 'cuda', 'float16', 'float16', True),
     (dict(cuda=1, compiler=False), 'cuda', 'bfloat16', 'bfloat16', False),
     (dict(mps=True), 'mps', 'float32', 'float32', False),
-    (dict(), 'cpu', 'float32', 'float32', False),
-    (dict(cpu_flags=['avx2', 'avx512_f']), 'cpu', 'float32', 'float32', False),
-    (dict(cpu_flags=['amx_bf16']), 'cpu', 'bfloat16', 'float32', False),
-    (dict(cpu_flags=['avx512_bf16']), 'cpu', 'bfloat16', 'float32', False),
+    (dict(), 'cpu', 'float32', 'float16', False),
+    (dict(engines=['qnnpack']), 'cpu', 'float32', 'float32', False),   # a processor by Arm
+    (dict(cpu_flags=['avx2', 'avx512_f']), 'cpu', 'float32', 'float16', False),
+    (dict(cpu_flags=['amx_bf16']), 'cpu', 'bfloat16', 'float16', False),
+    (dict(cpu_flags=['avx512_bf16']), 'cpu', 'bfloat16', 'float16', False),
 ])
 def test_auto(machine, has, device, dtype, sampling_dtype, compiles):
     machine(**has)
@@ -43,6 +46,25 @@ def test_auto(machine, has, device, dtype, sampling_dtype, compiles):
     assert runtime.pick_dtype('auto', device) == dtype
     assert runtime.pick_dtype('auto', device, is_training=False) == sampling_dtype
     assert runtime.pick_compile('auto', device)[0] is compiles
+
+
+@pytest.mark.parametrize('name, dtype, tflops', [
+    ('NVIDIA H200', 'bfloat16', 989),
+    ('NVIDIA H100 80GB HBM3', 'bfloat16', 989),
+    ('NVIDIA H100 PCIe', 'bfloat16', 756),
+    ('NVIDIA A100-SXM4-40GB', 'bfloat16', 312),
+    ('NVIDIA A10', 'bfloat16', 125),
+    ('NVIDIA A10G', 'bfloat16', 0),   # not an A10, and not in the table
+    ('Tesla T4', 'float16', 65),
+    ('Tesla V100-SXM2-16GB', 'float16', 125),
+    ('NVIDIA GeForce RTX 4090', 'bfloat16', 165),
+    ('NVIDIA GeForce RTX 4090 Laptop GPU', 'bfloat16', 0),
+    ('NVIDIA H200', 'float32', 0),
+])
+def test_peak_flops(monkeypatch, name, dtype, tflops):
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: name)
+    assert runtime.peak_flops('cuda', dtype) == tflops * 1e12
+    assert runtime.peak_flops('cpu', dtype) == runtime.peak_flops('mps', dtype) == 0
 
 
 def test_broken_compiler_is_a_reason(machine):

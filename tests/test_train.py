@@ -114,6 +114,19 @@ def test_accumulated_equals_one_large_batch(prepared, tmp_path):
     assert abs(float(read_log(tmp_path / 'out')[1]['loss']) - loss.item()) < 1e-5
 
 
+def test_pieces_equal_one_batch(prepared, tmp_path):
+    """On CPU a batch goes through the model in pieces of 2048 tokens, here 64 + 64 + 2 texts: the same gradient."""
+    run = ['train.py', *TINY, '--batch_size=130', '--max_iters=4', '--eval_interval=4', '--optimizer=adamw']
+    prepared.run(*run, f'--out_dir={tmp_path}/pieces')
+    source = (prepared / 'train.py').read_text(encoding='utf-8')
+    assert source.count('2048 // block_size') == 1
+    (prepared / 'train_whole.py').write_text(source.replace('2048 // block_size', '10**9'), encoding='utf-8')
+    prepared.run('train_whole.py', *run[1:], f'--out_dir={tmp_path}/whole')
+    for a, b in zip(read_log(tmp_path / 'pieces'), read_log(tmp_path / 'whole'), strict=True):
+        for key in ('loss', 'train_loss', 'val_loss'):
+            assert a[key] == b[key] == '' or abs(float(a[key]) - float(b[key])) < 1e-5
+
+
 def test_two_ranks_equal_one(prepared, tmp_path):
     args = [*TINY, '--max_iters=10', '--eval_interval=5', '--gradient_accumulation_steps=4']
     prepared.run('train.py', *args, f'--out_dir={tmp_path}/one')

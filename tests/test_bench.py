@@ -1,0 +1,50 @@
+"""bench.py measures what it says; no test here asks how fast."""
+
+import json
+import re
+
+from conftest import TINY
+
+SMALL = [*TINY, '--rounds=1', '--repeats=1', '--max_new_tokens=40', '--num_samples=2']
+NANOGPT = """
+import importlib.util
+spec = importlib.util.spec_from_file_location('ours', {model!r})
+ours = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(ours)
+GPTConfig = ours.GPTConfig
+
+
+class GPT(ours.GPT):
+    def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
+        print('as nanoGPT does, it prints')
+        return super().configure_optimizers(weight_decay, learning_rate, betas)[0]
+"""
+
+
+def test_table(bare, tmp_path):
+    """A positive figure in every row; with another program beside it, that one's and the ratio; and a trace."""
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other' / 'model.py').write_text(NANOGPT.format(model=str(bare / 'model.py')), encoding='utf-8')
+    printed = bare.run('bench.py', *SMALL, f'--nanogpt={tmp_path}/other', '--profile', f'--out_dir={tmp_path}/out')
+    assert 'device: cpu, dtype: float32' in printed and 'vocabulary 145' in printed
+    table = printed.split('ratio\n')[1].splitlines()
+    names = [line[:40].strip() for line in table]
+    assert len(table) == 11 and len(set(names)) == 11
+    for line in table:
+        figures = [float(n.replace(',', '')) for n in re.findall(r'[\d,]*\.?\d+', line[40:])]
+        assert len(figures) >= 3 and all(n >= 0 for n in figures) and figures[0] > 0, line
+    for name in ('training step', 'training', 'sampling, 1 text, past it'):
+        assert re.search(rf'^{name} .* \d+%', printed, re.MULTILINE)   # a share of the machine's limit
+    with open(tmp_path / 'out' / 'trace.json', encoding='utf-8') as f:
+        assert any(event.get('name') == 'aten::mm' for event in json.load(f)['traceEvents'])
+
+
+def test_mistakes(bare):
+    assert 'no-such-folder is not a checkout of nanoGPT' in bare.run('bench.py', *SMALL, '--nanogpt=no-such-folder',
+                                                                     fails=True)
+    assert 'did you mean batch_size' in bare.run('bench.py', '--batchsize=2', fails=True)
+
+
+def test_help(bare):
+    printed = bare.run('bench.py', '--help')
+    assert '--nanogpt=' in printed and 'Overriding' not in printed
