@@ -6,14 +6,18 @@ Time what train.py and sample.py do, on random data, and set it against what thi
     python bench.py --nanogpt=../nanoGPT             # beside a checkout of karpathy/nanoGPT
     python bench.py --profile                        # also a trace, to open at https://ui.perfetto.dev
 
-Every setting of train.py can be given here too. A figure is the median of several, after a warm-up. Each program has a
-process of its own, so that neither inherits the other's memory, and they take turns. Close everything else first: two
-programs at work on two cores ruin each other.
+Every setting of train.py can be given here too. Each program has a process of its own, so that neither inherits the
+other's memory, and they take turns; a figure is the median of several, after a warm-up. Close everything else first:
+two programs at work on two cores ruin each other.
+
+The limits: for training, the rate of a large matrix product; for sampling, that every weight is read once for each
+token of each text, at the rate of a large copy (a model that fits in the processor's cache can beat that).
 """
 # ruff: noqa: F821   the names from train.py are exec'd, which a linter cannot see
 
 import importlib.util
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -22,7 +26,7 @@ import time
 
 import torch
 
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, PackedLinear
 from runtime import autocast, fail, load_meta, pick_compile, pick_device, pick_dtype
 
 # -----------------------------------------------------------------------------
@@ -42,6 +46,9 @@ if not any(arg.endswith('.py') or arg in ('--help', '-h') for arg in sys.argv[1:
 exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 # -----------------------------------------------------------------------------
 
+for _name in ('batch_size', 'block_size', 'rounds', 'repeats', 'num_samples', 'max_new_tokens'):
+    if globals()[_name] < 1:
+        fail(f'{_name} = {globals()[_name]} will not do; it must be at least 1')
 device = pick_device(device)
 kind = torch.device(device).type
 synchronize = getattr(torch, kind).synchronize   # waits until the device has done what it was given
@@ -49,19 +56,29 @@ sampling_dtype = pick_dtype(dtype, device, is_training=False)
 dtype = pick_dtype(dtype, device)
 compile, compile_reason = pick_compile(compile, device)
 meta = load_meta(os.path.join(_here, 'data', dataset, 'meta.pkl'))
-vocab_size = meta['vocab_size'] if meta else 145 if dataset.endswith('_char') else 50304   # 145 characters in Eça
+vocab_size = 50304   # GPT-2's, padded
+if meta or dataset.endswith('_char'):
+    vocab_size = meta['vocab_size'] if meta else 145   # as many characters as Eça has
+shape = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=vocab_size, bias=bias)
+try:
+    GPTConfig(**shape, dropout=dropout)
+except ValueError as e:
+    fail(e)
+if optimizer not in ('adamw', 'muon'):
+    fail(f"optimizer = {optimizer} is not known; use 'adamw' or 'muon'")
 
 
-def timed(f, n=repeats):
-    """Seconds that each of n calls of f takes, after one that does not count."""
+def timed(f, n=repeats, calls=1):
+    """n measurements of the seconds that f takes, after a warm-up; each is the mean of so many calls in a row."""
     f()   # compiles, if at all
     seconds = []
     for _ in range(n):
         synchronize()
         start = time.perf_counter()
-        f()
+        for _ in range(calls):
+            f()
         synchronize()
-        seconds.append(time.perf_counter() - start)
+        seconds.append((time.perf_counter() - start) / calls)
     return seconds
 
 
@@ -70,7 +87,7 @@ def peak_memory():
     if kind == 'cuda':
         return torch.cuda.max_memory_allocated()
     if kind == 'mps':
-        return torch.mps.driver_allocated_memory()
+        return torch.mps.driver_allocated_memory()   # what is held now: it counts no peaks
     try:
         import resource   # not on Windows
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
@@ -84,7 +101,7 @@ if not measure:
         fail(f'nanogpt = {nanogpt} is not a checkout of nanoGPT: there is no model.py in it')
     print(f'device: {device}, dtype: {dtype} ({sampling_dtype} for sampling), compile: {compile} ({compile_reason})')
     print(f'model: {n_layer} layers, {n_head} heads, {n_embd} channels, vocabulary {vocab_size}, dropout {dropout}, '
-          f'optimizer {optimizer}; batch {batch_size} x {block_size} tokens')
+          f'optimizer {optimizer}')
     results = {'ours': [], 'nanogpt': []}
     for turn in range(rounds):
         for who in ('ours', 'nanogpt') if nanogpt else ('ours',):
@@ -92,6 +109,8 @@ if not measure:
             last = ['--profile=False'] if turn or who == 'nanogpt' else []
             done = subprocess.run([sys.executable, __file__, *sys.argv[1:], *last, f'--measure={who}'],
                                   stdout=subprocess.PIPE, text=True)
+            if done.returncode < 0:
+                fail(f'signal {-done.returncode} ended it; if memory ran out, try a smaller batch_size')
             if done.returncode:
                 raise SystemExit(done.returncode)   # it has said why
             results[who].append(json.loads(done.stdout.splitlines()[-1]))
@@ -120,16 +139,17 @@ if not measure:
     print(f'limits of this machine: {matmul / 1e12:.3g} TFLOP/s in a large {dtype} matrix product, '
           f'{copy / 1e9:.1f} GB/s in a large copy\n')
     print(f'{"":40}{"this code":>12}{"of limit":>10}' + (f'{"nanoGPT":>12}{"ratio":>10}' if nanogpt else ''))
-    row('training step', 'step_s', ms, flops_per_token * tokens / matmul)
+    row(f'training step, {batch_size} x {block_size} tokens', 'step_s', ms, flops_per_token * tokens / matmul)
     row('  forward', 'forward_s', ms)
     row('  backward', 'backward_s', ms)
     row('  clip and step', 'optimizer_s', ms)
     row('training', 'tokens_per_s', rate, matmul / flops_per_token)
-    row('peak memory, training', 'memory', lambda n: f'{n / 1e6:,.0f} MB')
-    row('sampling, 1 text, within the window', 'one_within_per_s', rate, copy / weight_bytes)
-    row('sampling, 1 text, past it', 'one_past_per_s', rate, copy / weight_bytes)
-    row(f'sampling, {num_samples} texts, within the window', 'many_within_per_s', rate)
-    row(f'sampling, {num_samples} texts, past it', 'many_past_per_s', rate)
+    row('peak memory, training', 'memory', lambda n: f'{n / 1e6:,.0f} MB' if n else 'n/a')
+    one, many = (min(n * copy / weight_bytes, 3 * matmul / flops_per_token) for n in (1, num_samples))   # tokens/s
+    row('sampling, 1 text, within the window', 'one_within_per_s', rate, one)
+    row('sampling, 1 text, past it', 'one_past_per_s', rate, one)
+    row(f'sampling, {num_samples} texts, within the window', 'many_within_per_s', rate, many)
+    row(f'sampling, {num_samples} texts, past it', 'many_past_per_s', rate, many)
     row(f'{num_samples} texts of {max_new_tokens} tokens', 'sample_s', ms)
     raise SystemExit
 
@@ -150,13 +170,12 @@ sys.stdout = sys.stderr if is_ours else open(os.devnull, 'w', encoding='utf-8') 
 result = {}
 
 # training, as train.py does it
-shape = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=vocab_size, bias=bias)
 model = GPT(GPTConfig(**shape, dropout=dropout)).to(device)
 if is_ours:
     result['flops_per_token'] = [model.flops_per_token()]
-    optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr,
+    optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr, muon_momentum,
                                             ns_dtype=torch.bfloat16 if dtype == 'bfloat16' else torch.float32)
-    piece_size = max(1, 2048 // block_size) if kind == 'cpu' else batch_size
+    piece_size = model.pick_piece_size(batch_size)
 else:
     optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), kind)]
     piece_size = batch_size
@@ -189,7 +208,7 @@ def training_step(wait=lambda: None):
     start = clock()
     for opt in optimizers:
         scaler.unscale_(opt)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip if grad_clip > 0 else math.inf)
     for opt in optimizers:
         scaler.step(opt)
     scaler.update()
@@ -199,7 +218,7 @@ def training_step(wait=lambda: None):
     parts['optimizer_s'] = clock() - start
 
 
-result['step_s'] = timed(training_step)
+result['step_s'] = timed(training_step, calls=1 if kind == 'cpu' else 10)   # as in training, the host runs ahead
 for _ in range(repeats):
     training_step(synchronize)
     for name, seconds in parts.items():
@@ -218,7 +237,7 @@ if profile:
 del optimizers, run, model
 model = GPT(GPTConfig(**shape, dropout=0.0)).to(device).eval()
 result['weight_bytes'] = [sum(p.numel() for p in model.parameters()) * (4 if sampling_dtype == 'float32' else 2)]
-if is_ours and kind == 'cpu' and sampling_dtype == 'float16':
+if is_ours and kind == 'cpu' and sampling_dtype == 'float16' and PackedLinear.is_available():
     model.pack_weights()
     sampling_dtype = 'float32'
 

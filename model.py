@@ -8,6 +8,7 @@ Dimensions: B batch, T time (position in the text), C channels (n_embd), V vocab
 """
 
 import math
+import platform
 from dataclasses import dataclass
 
 import torch
@@ -38,13 +39,13 @@ class GPTConfig:
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout with a mask that is cheap on CPU, where torch draws a random number for each element, one after the
-    other on one core. Here each byte of a random 64-bit integer serves one: p becomes a multiple of 1/256, not 0."""
+    """nn.Dropout, with a cheap mask on CPU, where random numbers come one after the other from one core: torch draws
+    one for each element, here one of 64 bits serves eight, a byte each. p is rounded to 1/256, and at least that."""
 
     def forward(self, x):
         if not self.training or self.p == 0 or x.device.type != 'cpu':
             return super().forward(x)
-        threshold = max(1, round(self.p * 256))
+        threshold = min(max(1, round(self.p * 256)), 255)
         draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-2**63, None)   # all 64 bits of each
         keep = draws.view(torch.uint8)[:x.numel()].view(x.shape) >= threshold
         return x * (keep.to(x.dtype) * (256 / (256 - threshold)))
@@ -86,7 +87,7 @@ class CausalSelfAttention(nn.Module):
             if pos > 0:
                 k, v = cache[:, :, :, :pos + T]
         p = self.attn_dropout.p if self.training else 0
-        if p > 0 and x.device.type == 'cpu':
+        if p > 0 and pos == 0 and x.device.type == 'cpu':
             y = attention_with_dropout(q, k, v, self.attn_dropout)
         else:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=pos == 0, dropout_p=p)
@@ -173,6 +174,11 @@ class GPT(nn.Module):
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
         return logits, loss
 
+    def pick_piece_size(self, batch_size):
+        """How many texts of a batch to put through the model at once in training. On CPU about 2048 tokens: their
+        activations fit in the processor's caches, which is faster and takes less memory. Elsewhere the whole batch."""
+        return max(1, 2048 // self.config.block_size) if self.lm_head.weight.device.type == 'cpu' else batch_size
+
     def crop_block_size(self, block_size):
         """Shorten the context, e.g. to finetune GPT-2's 1024 at 256. Raises ValueError if that would lengthen it."""
         if not 1 <= block_size <= self.config.block_size:
@@ -241,7 +247,8 @@ class GPT(nn.Module):
     # -----------------------------------------------------------------------------
     # optimizers
 
-    def configure_optimizers(self, weight_decay, learning_rate, betas, optimizer='adamw', muon_lr=None, ns_dtype=None):
+    def configure_optimizers(self, weight_decay, learning_rate, betas, optimizer='adamw', muon_lr=None,
+                             muon_momentum=0.95, ns_dtype=None):
         """The optimizers, a list that the training loop steps; every parameter is in exactly one group of one.
 
         'adamw' (Loshchilov & Hutter 2019) decays matrices and embeddings, not biases and norm weights. 'muon' gives the
@@ -259,7 +266,7 @@ class GPT(nn.Module):
         # fused: one kernel for the whole step instead of several for each parameter
         optimizers = [torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)]
         if muon:
-            optimizers.append(Muon(muon, lr=muon_lr, weight_decay=weight_decay, ns_dtype=ns_dtype))
+            optimizers.append(Muon(muon, muon_lr, weight_decay, muon_momentum, ns_dtype))
         for opt in optimizers:
             for group in opt.param_groups:
                 group['lr_scale'] = group['lr'] / learning_rate
@@ -268,7 +275,12 @@ class GPT(nn.Module):
 
 class PackedLinear(nn.Module):
     """nn.Linear whose weights are float16 and whose arithmetic is float32. Writing one token means reading every weight
-    once, so half the bytes is up to twice the speed. Needs torch's FBGEMM, which builds for x86 processors have."""
+    once, so half the bytes is up to twice the speed."""
+
+    @staticmethod
+    def is_available():
+        """It needs FBGEMM, a part of torch's builds that is sound on x86 processors only."""
+        return platform.machine() in ('x86_64', 'AMD64') and 'fbgemm' in torch.backends.quantized.supported_engines
 
     def __init__(self, linear):
         super().__init__()
@@ -328,9 +340,20 @@ def orthogonalize(G, steps=5, eps=1e-7):
     of Muon, whose coefficients make small ones grow fastest. Needs products only, so it runs on matrix units."""
     a, b, c = 3.4445, -4.7750, 2.0315
     is_tall = G.size(1) > G.size(2)
-    X = G.mT if is_tall else G   # the Gram matrix is the smaller of the two
+    X = G.mT if is_tall else G   # (N, n, m), n <= m
     X = X / X.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
-    for _ in range(steps):
-        A = X @ X.mT
-        X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
+    if X.device.type == 'cpu' and X.dtype == torch.float32 and X.size(2) >= 2 * X.size(1):
+        # each step is X <- P X with P = a + b A + c A A and A = X X', and A <- P A P: steps on (n, n) matrices alone,
+        # and one product with the long X at the end, are faster; they need all of float32's digits
+        A, Q = X @ X.mT, None
+        for step in range(steps):
+            P = torch.baddbmm(A, A, A, beta=b, alpha=c)
+            P.diagonal(dim1=1, dim2=2).add_(a)
+            Q = P if step == 0 else P @ Q
+            A = P @ A @ P if step < steps - 1 else None
+        X = Q @ X
+    else:
+        for _ in range(steps):
+            A = X @ X.mT
+            X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
     return X.mT if is_tall else X

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 
 import torch
 
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, PackedLinear
 
 
 def fail(message):
@@ -48,9 +48,9 @@ def pick_dtype(dtype, device, is_training=True):
         if kind == 'cuda':
             # is_bf16_supported() says yes to cards that only emulate it, slowly; compute capability 8.0 has it
             return 'bfloat16' if torch.cuda.get_device_capability(device)[0] >= 8 else 'float16'
-        if kind == 'cpu' and not is_training and 'fbgemm' in torch.backends.quantized.supported_engines:
-            return 'float16'   # of the weights alone: see GPT.pack_weights
-        return 'bfloat16' if kind == 'cpu' and is_training and cpu_has_bfloat16() else 'float32'
+        if kind == 'cpu' and is_training:
+            return 'bfloat16' if cpu_has_bfloat16() else 'float32'
+        return 'float16' if kind == 'cpu' and PackedLinear.is_available() else 'float32'
     if dtype not in ('float32', 'bfloat16', 'float16'):
         fail(f'dtype = {dtype} is not known; use auto, float32, bfloat16 or float16')
     return dtype
@@ -62,18 +62,19 @@ def cpu_has_bfloat16():
     return bool(flags.get('amx_bf16') or flags.get('avx512_bf16'))
 
 
-# TFLOP/s of dense bfloat16 (float16 on T4 and V100) products summed in float32, from NVIDIA's data sheets
-PEAK_TFLOPS = {'B200': 2250, 'GH200': 989, 'H200': 989, 'H100 PCIe': 756, 'H100': 989, 'A100': 312, 'A40': 150,
-               'A10': 125, 'L40S': 362, 'L4': 121, 'V100': 125, 'T4': 65, 'RTX A6000': 155, 'RTX 5090': 210,
-               'RTX 4090': 165, 'RTX 3090': 71}
+# TFLOP/s of dense bfloat16 (T4, V100: float16) products summed in float32, by NVIDIA's data sheets and white papers
+PEAK_TFLOPS = {'B200': 2250, 'GH200': 989, 'H200': 989, 'H100': 989, 'H100 PCIe': 756, 'A100': 312,
+               'A100 PCIE': 312, 'A100 PCIe': 312, 'A40': 150, 'A10': 125, 'L40S': 362, 'L4': 121, 'V100': 125,
+               'V100 PCIE': 112, 'T4': 65, 'RTX A6000': 155, 'RTX 5090': 210, 'RTX 4090': 165, 'RTX 3090': 71}
 
 
 def peak_flops(device, dtype):
-    """The most FLOP/s that the device can do in dtype; 0 where the table above does not know."""
+    """The most FLOP/s that the device can do in dtype; 0 where the table above does not know it."""
     if torch.device(device).type != 'cuda' or dtype == 'float32':
         return 0
-    words = set(torch.cuda.get_device_name(device).replace('-', ' ').split())
-    known = [tflops for name, tflops in PEAK_TFLOPS.items() if set(name.split()) <= words and 'Laptop' not in words]
+    words = torch.cuda.get_device_name(device).replace('-', ' ').split()   # NVIDIA A100 SXM4 40GB, Tesla T4
+    variants = {'PCIe', 'PCIE', 'NVL', 'Ti', 'D', 'MIG', 'Laptop', 'Max', 'SUPER'} & set(words)   # slower or faster
+    known = [tflops for name, tflops in PEAK_TFLOPS.items() if variants <= set(name.split()) <= set(words)]
     return known[0] * 1e12 if known else 0
 
 

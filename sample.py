@@ -11,6 +11,7 @@ import sys
 
 import torch
 
+from model import PackedLinear
 from runtime import (autocast, char_tokenizer, fail, get_codec, load_checkpoint, load_meta, pick_compile, pick_device,
                      pick_dtype)
 
@@ -48,9 +49,9 @@ if init_from != 'resume':
     fail(f"init_from = {init_from} is not known; use 'resume'")
 model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
 model.eval().to(device)
-if dtype == 'float16' and torch.device(device).type == 'cpu':
+is_packed = dtype == 'float16' and device == 'cpu' and PackedLinear.is_available() and not compile
+if is_packed:
     model.pack_weights()
-    dtype = 'float32'
 if compile:
     model.forward = torch.compile(model.forward)
 if not 0 <= keep <= model.config.block_size:
@@ -80,7 +81,7 @@ prompt = torch.tensor([encode(start)], dtype=torch.long, device=device)   # (1, 
 # generate; standard output is for the text alone
 print(f'device: {device}, dtype: {dtype}, compile: {compile} ({compile_reason})', file=sys.stderr)
 torch.manual_seed(seed)
-with autocast(device, dtype):
+with autocast(device, 'float32' if is_packed else dtype):
     texts = model.generate(prompt, max_new_tokens, temperature, top_k, num_samples, keep or None)
 for ids in texts.tolist():
     print(decode(ids))

@@ -51,16 +51,18 @@ bias = False                    # biases in Linear and LayerNorm; GPT-2 has them
 optimizer = 'adamw'             # 'adamw', or 'muon': Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 6e-4            # peak rate of AdamW
 muon_lr = 3e-3                  # peak rate of Muon; follows the same schedule
+muon_momentum = 0.95            # Muon's memory of gradients; less in short runs
 max_iters = 600000              # iterations (optimizer steps) in all
 weight_decay = 1e-1             # pull of matrices and embeddings towards 0
 beta1 = 0.9                     # AdamW's memory of gradients
 beta2 = 0.95                    # and of their squares; nearer 1 when an iteration has few tokens
 grad_clip = 1.0                 # gradients longer than this are scaled down to it; 0.0 leaves them alone
-# learning rate schedule: linear warm-up, then a cosine
+# learning rate schedule: linear warm-up, then down
 decay_lr = True                 # False: learning_rate throughout, without warm-up
+lr_schedule = 'cosine'          # the way down: 'cosine', or 'linear', which with min_lr = 0 does better in short runs
 warmup_iters = 2000             # raise it if the loss spikes early
-lr_decay_iters = 600000         # where the cosine ends; usually max_iters
-min_lr = 6e-5                   # where it ends, usually learning_rate / 10
+lr_decay_iters = 600000         # where it arrives at min_lr; usually max_iters
+min_lr = 6e-5                   # usually learning_rate / 10
 # system
 backend = 'auto'                # between processes: 'nccl' on CUDA, 'gloo' elsewhere
 seed = 1337                     # of the weights, the batches and the dropout
@@ -77,11 +79,13 @@ config = {k: globals()[k] for k in config_keys}
 for name in ('eval_interval', 'log_interval', 'eval_iters', 'batch_size', 'block_size', 'gradient_accumulation_steps'):
     if globals()[name] < 1:
         fail(f'{name} = {globals()[name]} will not do; it must be at least 1')
-for name in ('max_iters', 'warmup_iters', 'min_lr', 'weight_decay', 'grad_clip', 'seed'):
+for name in ('max_iters', 'warmup_iters', 'min_lr', 'weight_decay', 'muon_momentum', 'grad_clip', 'seed'):
     if globals()[name] < 0:
         fail(f'{name} = {globals()[name]} will not do; it cannot be negative')
 if learning_rate <= 0 or muon_lr <= 0:
     fail(f'learning_rate = {learning_rate} and muon_lr = {muon_lr} must both be above 0')
+if lr_schedule not in ('cosine', 'linear'):
+    fail(f"lr_schedule = {lr_schedule} is not known; use 'cosine' or 'linear'")
 
 # device and processes: under torchrun each process is one rank, with its own device and its share of the micro-batches
 is_ddp = int(os.environ.get('RANK', -1)) != -1
@@ -97,17 +101,13 @@ if device_type == 'cuda':
     torch.cuda.set_device(torch.device(device).index or 0)
     torch.set_float32_matmul_precision('high')   # float32 products in TF32: several times faster, hardly less exact
 if is_ddp:
-    if backend == 'auto':
-        backend = 'nccl' if device_type == 'cuda' else 'gloo'
-    dist.init_process_group(backend)
+    dist.init_process_group(backend if backend != 'auto' else 'nccl' if device_type == 'cuda' else 'gloo')
 if gradient_accumulation_steps % world_size:
     nearest = max(1, round(gradient_accumulation_steps / world_size)) * world_size
     fail(f'gradient_accumulation_steps = {gradient_accumulation_steps} cannot be shared by {world_size} processes; '
          f'try {nearest}')
 micro_steps = gradient_accumulation_steps // world_size   # of this rank, per iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
-# on CPU a micro-batch goes through the model in pieces that fit its caches: the same gradient, sooner, in less memory
-piece_size = max(1, 2048 // block_size) if device_type == 'cpu' else batch_size
 dtype = pick_dtype(dtype, device)
 compile, compile_reason = pick_compile(compile, device)
 if is_master:
@@ -169,7 +169,7 @@ else:
     fail(f"init_from = {init_from} is not known; use 'scratch' or 'resume'")
 model.to(device)
 try:
-    optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr,
+    optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr, muon_momentum,
                                             ns_dtype=torch.bfloat16 if dtype == 'bfloat16' else torch.float32)
 except ValueError as e:
     fail(e)
@@ -189,11 +189,11 @@ if init_from == 'resume':
 # mfu (model FLOPs utilization): the share of the devices' peak that goes into the model
 flops_per_iter, peak = model.flops_per_token() * tokens_per_iter, world_size * peak_flops(device, dtype)
 if is_master:
-    print(f'number of parameters: {model.get_num_params() / 1e6:.2f}M')
+    print(f'number of parameters: {model.get_num_params() / 1e6:.2f}M'
+          + ('\ncompiling the model... (takes about a minute)' if compile else ''))
+piece_size = model.pick_piece_size(batch_size)   # of a micro-batch, the texts that go through the model at once
 raw_model = model   # the names in a checkpoint are those of the model without the wrappings below
 if compile:
-    if is_master:
-        print('compiling the model... (takes about a minute)')
     model = torch.compile(model)
     for opt in optimizers[1:]:   # Muon: fewer, larger kernels
         opt.orthogonalize = torch.compile(opt.orthogonalize, dynamic=False)
@@ -210,19 +210,21 @@ def estimate_loss():
         total = torch.zeros((), device=device)
         for k in range(eval_iters):
             X, Y = get_batch(split, k if split == 'val' else 2**40 + k)   # 2**40: no batch of the training itself
-            with autocast(device, dtype):
-                total += model(X, Y)[1]
+            for x, y in zip(X.split(piece_size), Y.split(piece_size)):
+                with autocast(device, dtype):
+                    total += model(x, y)[1] * (len(x) / batch_size)
         losses[split] = total.item() / eval_iters
     raw_model.train()
     return losses
 
 
 def get_lr(it):
-    """Learning rate at iteration it: linear warm-up, then half a cosine from learning_rate down to min_lr."""
+    """Learning rate at iteration it: linear warm-up, then half a cosine or a line from learning_rate down to min_lr."""
     if it < warmup_iters:
         return learning_rate * (it + 1) / (warmup_iters + 1)
     progress = min(1.0, (it - warmup_iters) / max(1, lr_decay_iters - warmup_iters))
-    return min_lr + (learning_rate - min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+    height = 1 - progress if lr_schedule == 'linear' else 0.5 * (1 + math.cos(math.pi * progress))
+    return min_lr + (learning_rate - min_lr) * height
 
 
 # log: log.csv gets a row for each line printed; on resume the rows from there on are written anew
@@ -279,12 +281,8 @@ while True:
                 'model': raw_model.state_dict(),
                 'optimizer': [opt.state_dict() for opt in optimizers],
                 'model_args': model_args,
-                'iter_num': iter_num,
-                'best_val_loss': best_val_loss,
-                'config': config,
-                'tokenizer': tokenizer,
-                'scaler': scaler.state_dict(),
-                'elapsed_s': now_s,
+                'iter_num': iter_num, 'best_val_loss': best_val_loss, 'elapsed_s': now_s,
+                'config': config, 'tokenizer': tokenizer, 'scaler': scaler.state_dict(),
             }
             if is_best or always_save_checkpoint:
                 tqdm.write(f'saving checkpoint to {out_dir}')

@@ -33,8 +33,13 @@ def test_table(bare, tmp_path):
     for line in table:
         figures = [float(n.replace(',', '')) for n in re.findall(r'[\d,]*\.?\d+', line[40:])]
         assert len(figures) >= 3 and all(n >= 0 for n in figures) and figures[0] > 0, line
-    for name in ('training step', 'training', 'sampling, 1 text, past it'):
-        assert re.search(rf'^{name} .* \d+%', printed, re.MULTILINE)   # a share of the machine's limit
+    figures = {line[:40].strip(): float(re.search(r'[\d,]*\.?\d+', line[40:])[0].replace(',', '')) for line in table}
+    step_ms, tokens = figures['training step, 8 x 32 tokens'], 8 * 32
+    assert 0.2 * step_ms < figures['forward'] + figures['backward'] + figures['clip and step'] < 5 * step_ms
+    assert abs(figures['training'] / (tokens / step_ms * 1000) - 1) < 0.2   # medians of a few, each rounded
+    shares = {line[:40].strip(): line[52:62].strip() for line in table}
+    assert shares['training'] == shares['training step, 8 x 32 tokens'] != ''
+    assert sum(bool(re.fullmatch(r'\d+%', share)) for share in shares.values()) == 6
     with open(tmp_path / 'out' / 'trace.json', encoding='utf-8') as f:
         assert any(event.get('name') == 'aten::mm' for event in json.load(f)['traceEvents'])
 
@@ -42,6 +47,9 @@ def test_table(bare, tmp_path):
 def test_mistakes(bare):
     assert 'no-such-folder is not a checkout of nanoGPT' in bare.run('bench.py', *SMALL, '--nanogpt=no-such-folder',
                                                                      fails=True)
+    for arg, says in [('--rounds=0', 'rounds = 0'), ('--n_head=5', 'n_embd = 32 cannot be split'),
+                      ('--optimizer=sgd', 'optimizer = sgd'), ('--device=tpu', 'device = tpu')]:
+        assert says in bare.run('bench.py', *SMALL, arg, fails=True)
     assert 'did you mean batch_size' in bare.run('bench.py', '--batchsize=2', fails=True)
 
 

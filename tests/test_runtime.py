@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import platform
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ import runtime
 @pytest.fixture
 def machine(monkeypatch):
     """Pretend to be a machine with these devices."""
-    def pretend(cuda=0, mps=False, capability=(9, 0), cpu_flags=(), engines=('fbgemm',), compiler=True):
+    def pretend(cuda=0, mps=False, capability=(9, 0), cpu_flags=(), processor='x86_64', compiler=True):
         def compiled(x):
             if not compiler:
                 raise RuntimeError('no compiler\nand more about it')
@@ -22,7 +23,8 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device=None: capability)
         monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: mps)
         monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: dict.fromkeys(cpu_flags, True), raising=False)
-        monkeypatch.setattr(torch.backends, 'quantized', SimpleNamespace(supported_engines=list(engines)))
+        monkeypatch.setattr(torch.backends, 'quantized', SimpleNamespace(supported_engines=['fbgemm']))
+        monkeypatch.setattr(platform, 'machine', lambda: processor)
         monkeypatch.setattr(torch, 'compile', lambda f: compiled)
         monkeypatch.setattr(torch, 'ones', lambda n, device: None)
     return pretend
@@ -35,7 +37,8 @@ def machine(monkeypatch):
     (dict(cuda=1, compiler=False), 'cuda', 'bfloat16', 'bfloat16', False),
     (dict(mps=True), 'mps', 'float32', 'float32', False),
     (dict(), 'cpu', 'float32', 'float16', False),
-    (dict(engines=['qnnpack']), 'cpu', 'float32', 'float32', False),   # a processor by Arm
+    (dict(processor='AMD64'), 'cpu', 'float32', 'float16', False),   # Windows' name for x86_64
+    (dict(processor='aarch64'), 'cpu', 'float32', 'float32', False),   # FBGEMM may be there, and crash
     (dict(cpu_flags=['avx2', 'avx512_f']), 'cpu', 'float32', 'float16', False),
     (dict(cpu_flags=['amx_bf16']), 'cpu', 'bfloat16', 'float16', False),
     (dict(cpu_flags=['avx512_bf16']), 'cpu', 'bfloat16', 'float16', False),
@@ -52,11 +55,15 @@ def test_auto(machine, has, device, dtype, sampling_dtype, compiles):
     ('NVIDIA H200', 'bfloat16', 989),
     ('NVIDIA H100 80GB HBM3', 'bfloat16', 989),
     ('NVIDIA H100 PCIe', 'bfloat16', 756),
+    ('NVIDIA H100 NVL', 'bfloat16', 0),   # slower than an H100, and not in the table
     ('NVIDIA A100-SXM4-40GB', 'bfloat16', 312),
+    ('NVIDIA A100-PCIE-40GB', 'bfloat16', 312),
+    ('NVIDIA A100-SXM4-40GB MIG 1g.5gb', 'bfloat16', 0),   # a slice of one
     ('NVIDIA A10', 'bfloat16', 125),
     ('NVIDIA A10G', 'bfloat16', 0),   # not an A10, and not in the table
     ('Tesla T4', 'float16', 65),
     ('Tesla V100-SXM2-16GB', 'float16', 125),
+    ('Tesla V100-PCIE-16GB', 'float16', 112),
     ('NVIDIA GeForce RTX 4090', 'bfloat16', 165),
     ('NVIDIA GeForce RTX 4090 Laptop GPU', 'bfloat16', 0),
     ('NVIDIA H200', 'float32', 0),

@@ -93,6 +93,18 @@ def test_eval_interval_changes_nothing_else(prepared, tmp_path):
     assert [row['iter'] for row in read_log(tmp_path / 'seldom') if row['val_loss']] == ['0', '8']   # first and final
 
 
+@pytest.mark.parametrize('schedule, quarter', [('cosine', 0.5 + 0.5 ** 1.5), ('linear', 0.75)])
+def test_learning_rate_schedules(prepared, tmp_path, schedule, quarter):
+    """Up over the warm-up, then down: a quarter of the way, half of the way, at the end, and beyond it."""
+    prepared.run('train.py', *TINY, '--max_iters=15', '--lr_decay_iters=12', '--warmup_iters=4', '--eval_iters=1',
+                 f'--lr_schedule={schedule}', '--learning_rate=1e-3', '--min_lr=1e-4', f'--out_dir={tmp_path}')
+    lr = [float(row['lr']) for row in read_log(tmp_path) if row['loss']]
+    expected = {0: 2e-4, 3: 8e-4, 4: 1e-3, 6: 1e-4 + 9e-4 * quarter, 8: 5.5e-4, 10: 1e-4 + 9e-4 * (1 - quarter),
+                12: 1e-4, 14: 1e-4}
+    for it, value in expected.items():
+        assert lr[it] == pytest.approx(value)
+
+
 def test_accumulated_equals_one_large_batch(prepared, tmp_path):
     """The gradient of 4 micro-batches of 2 texts is that of one batch of 8; AdamW's first moment is a tenth of it."""
     from model import GPT, GPTConfig
@@ -119,8 +131,9 @@ def test_pieces_equal_one_batch(prepared, tmp_path):
     run = ['train.py', *TINY, '--batch_size=130', '--max_iters=4', '--eval_interval=4', '--optimizer=adamw']
     prepared.run(*run, f'--out_dir={tmp_path}/pieces')
     source = (prepared / 'train.py').read_text(encoding='utf-8')
-    assert source.count('2048 // block_size') == 1
-    (prepared / 'train_whole.py').write_text(source.replace('2048 // block_size', '10**9'), encoding='utf-8')
+    assert source.count('model.pick_piece_size(batch_size)') == 1
+    source = source.replace('model.pick_piece_size(batch_size)', 'batch_size')
+    (prepared / 'train_whole.py').write_text(source, encoding='utf-8')
     prepared.run('train_whole.py', *run[1:], f'--out_dir={tmp_path}/whole')
     for a, b in zip(read_log(tmp_path / 'pieces'), read_log(tmp_path / 'whole'), strict=True):
         for key in ('loss', 'train_loss', 'val_loss'):
@@ -225,6 +238,7 @@ def test_wandb_offline(prepared, tmp_path):
 
 
 @pytest.mark.parametrize('args, says', [
+    (['--lr_schedule=step'], "lr_schedule = step is not known; use 'cosine' or 'linear'"),
     (['--dataset=nada'], 'choose a --dataset of: ecadequeiuroz_char'),
     (['--block_size=100000'], 'take a longer text or a smaller block_size'),
     (['--block_size=0'], 'block_size = 0 will not do; it must be at least 1'),
