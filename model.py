@@ -311,6 +311,8 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params, lr, weight_decay=0.1, momentum=0.95, ns_dtype=None):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"Muon's momentum is {momentum}; it must be at least 0 and below 1")
         super().__init__(params, dict(lr=lr, weight_decay=weight_decay, momentum=momentum))
         self.ns_dtype = ns_dtype or torch.bfloat16
         self.orthogonalize = orthogonalize   # train.py puts a compiled one in its place

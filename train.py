@@ -79,7 +79,7 @@ config = {k: globals()[k] for k in config_keys}
 for name in ('eval_interval', 'log_interval', 'eval_iters', 'batch_size', 'block_size', 'gradient_accumulation_steps'):
     if globals()[name] < 1:
         fail(f'{name} = {globals()[name]} will not do; it must be at least 1')
-for name in ('max_iters', 'warmup_iters', 'min_lr', 'weight_decay', 'muon_momentum', 'grad_clip', 'seed'):
+for name in ('max_iters', 'warmup_iters', 'min_lr', 'weight_decay', 'grad_clip', 'seed'):
     if globals()[name] < 0:
         fail(f'{name} = {globals()[name]} will not do; it cannot be negative')
 if learning_rate <= 0 or muon_lr <= 0:
@@ -169,8 +169,9 @@ else:
     fail(f"init_from = {init_from} is not known; use 'scratch' or 'resume'")
 model.to(device)
 try:
-    optimizers = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr, muon_momentum,
-                                            ns_dtype=torch.bfloat16 if dtype == 'bfloat16' else torch.float32)
+    optimizers = model.configure_optimizers(
+        weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr, muon_momentum,
+        ns_dtype=torch.bfloat16 if dtype == 'bfloat16' else torch.float32)
 except ValueError as e:
     fail(e)
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # only float16 underflows

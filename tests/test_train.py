@@ -249,6 +249,7 @@ def test_wandb_offline(prepared, tmp_path):
     (['--seed=-1'], 'seed = -1'),
     (['--learning_rate=0'], 'must both be above 0'),
     (['--muon_lr=-1'], 'must both be above 0'),
+    (['--muon_momentum=1'], "Muon's momentum is 1.0"),
     (['--n_layer=0'], 'n_layer is 0'),
     (['--dropout=1'], 'dropout is 1.0'),
     (['--n_embd=33'], 'n_embd = 33 cannot be split over n_head = 2 heads; try n_embd = 32'),
