@@ -42,17 +42,20 @@ def test_cached_equals_recomputed(B, T, keep):
     assert torch.equal(cached, recompute(model, idx, 45, keep or 8))
 
 
-def test_compiled_equals_plain():
+needs_fbgemm = pytest.mark.skipif(not PackedLinear.is_available(), reason='no FBGEMM here')
+
+
+@pytest.mark.parametrize('packed', [False, pytest.param(True, marks=needs_fbgemm)])
+def test_compiled_equals_plain(packed):
     """With torch.compile, whose graphs write into the cache, generation gives the same tokens, refills included."""
     if not runtime.pick_compile('true', 'cpu')[0]:
         pytest.skip('torch.compile does not work on this machine')
     model, idx = make_model(), torch.randint(37, (2, 4))
+    if packed:
+        model.pack_weights()
     plain = model.generate(idx, 40, temperature=0)
     model.forward = torch.compile(model.forward)
     assert torch.equal(model.generate(idx, 40, temperature=0), plain)
-
-
-needs_fbgemm = pytest.mark.skipif(not PackedLinear.is_available(), reason='no FBGEMM here')
 
 
 @needs_fbgemm
