@@ -47,6 +47,7 @@ n_head = 12                     # attention heads in each
 n_embd = 768                    # channels; a multiple of n_head
 dropout = 0.0                   # 0 unless the model sees its data many times; try 0.1 when finetuning
 bias = False                    # biases in Linear and LayerNorm; GPT-2 has them, better without
+sinusoidal_init = False         # position embeddings start as sinusoids, not as noise: short runs learn sooner
 # optimizer
 optimizer = 'adamw'             # 'adamw', or 'muon': Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 6e-4            # peak rate of AdamW
@@ -88,9 +89,8 @@ if lr_schedule not in ('cosine', 'linear'):
     fail(f"lr_schedule = {lr_schedule} is not known; use 'cosine' or 'linear'")
 
 # device and processes: under torchrun each process is one rank, with its own device and its share of the micro-batches
-is_ddp = int(os.environ.get('RANK', -1)) != -1
-rank = int(os.environ['RANK']) if is_ddp else 0
-world_size = int(os.environ.get('WORLD_SIZE', 1)) if is_ddp else 1
+is_ddp = 'RANK' in os.environ
+rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
 is_master = rank == 0   # the process that prints and writes
 if is_ddp and device in ('auto', 'cuda'):
     has_cuda = device == 'cuda' or torch.cuda.is_available()
@@ -165,6 +165,8 @@ if init_from == 'resume':
 elif init_from == 'scratch':
     torch.manual_seed(seed)
     model = GPT(gptconf)
+    if sinusoidal_init:
+        model.init_positions()
 else:
     fail(f"init_from = {init_from} is not known; use 'scratch' or 'resume'")
 model.to(device)
@@ -275,8 +277,7 @@ while True:
         now_s = elapsed_s + time.perf_counter() - started
         log(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}",
             iter=iter_num, elapsed_s=round(now_s, 1), lr=lr, train_loss=losses['train'], val_loss=losses['val'])
-        is_best = losses['val'] < best_val_loss
-        best_val_loss = min(best_val_loss, losses['val'])
+        is_best, best_val_loss = losses['val'] < best_val_loss, min(best_val_loss, losses['val'])
         if not eval_only and (iter_num > 0 or is_last):
             checkpoint = {   # plain values and tensors only
                 'model': raw_model.state_dict(),
@@ -307,7 +308,7 @@ while True:
                 model.require_backward_grad_sync = micro_step == micro_steps - 1 and i + piece_size >= batch_size
             with autocast(device, dtype):
                 loss = model(x, y)[1] * (len(x) / batch_size / micro_steps)
-            loss_sum += loss.detach()
+            loss_sum += loss.detach() / world_size
             scaler.scale(loss).backward()
 
     # clip and step; where float16 overflowed anywhere, no optimizer steps
@@ -326,7 +327,6 @@ while True:
     if iter_num % log_interval == 0:
         if is_ddp:
             dist.all_reduce(loss_sum)
-            loss_sum /= world_size
         if is_master:
             lossf = loss_sum.item()
             dt_ms = (time.perf_counter() - t0) / iters_timed * 1000

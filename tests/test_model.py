@@ -279,6 +279,19 @@ def test_untrained_loss_is_that_of_guessing():
     assert abs(model(idx, targets)[1].item() - math.log(145)) < 0.1
 
 
+@pytest.mark.parametrize('n_embd', [32, 34])
+def test_init_positions(n_embd):
+    """Sinusoids: neighbours alike, strangers not, all of one length; and only the position embeddings change."""
+    model = make_model(n_embd=n_embd)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    model.init_positions(amplitude=0.1)
+    wpe = model.transformer.wpe.weight.detach()
+    torch.testing.assert_close(wpe.norm(dim=1), torch.full((16,), 0.1 * math.sqrt(n_embd / 2)))
+    near, far = (wpe[1:] * wpe[:-1]).sum(1), (wpe[8:] * wpe[:-8]).sum(1)
+    assert near.min() > far.max()
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if 'wpe' not in name)
+
+
 def test_targets_of_minus_one_do_not_count():
     model, idx = make_model(), torch.randint(37, (2, 12))
     targets = idx.clone()
