@@ -10,8 +10,10 @@ Every setting of train.py can be given here too. Each program has a process of i
 other's memory, and they take turns; a figure is the median of several, after a warm-up. Close everything else first:
 two programs at work on two cores ruin each other.
 
-The limits: for training, the rate of a large matrix product; for sampling, that every weight is read once for each
-token of each text, at the rate of a large copy (a model that fits in the processor's cache can beat that).
+A training step is one micro-batch, clipping and an optimizer step, whatever gradient_accumulation_steps says. The
+limits: for training, the rate of a large matrix product; for sampling, the rate of a large copy, since each step reads
+every weight once for all texts (a model that fits in the processor's cache can beat that), or, with many texts, the
+product's.
 """
 # ruff: noqa: F821   the names from train.py are exec'd, which a linter cannot see
 
@@ -49,8 +51,13 @@ exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 for _name in ('batch_size', 'block_size', 'rounds', 'repeats', 'num_samples', 'max_new_tokens'):
     if globals()[_name] < 1:
         fail(f'{_name} = {globals()[_name]} will not do; it must be at least 1')
+if learning_rate <= 0 or muon_lr <= 0 or not 0 <= muon_momentum < 1:
+    fail(f'learning_rate = {learning_rate} and muon_lr = {muon_lr} must be above 0, muon_momentum = {muon_momentum} at '
+         'least 0 and below 1')
 device = pick_device(device)
 kind = torch.device(device).type
+if kind == 'cuda':
+    torch.cuda.set_device(torch.device(device).index or 0)
 synchronize = getattr(torch, kind).synchronize   # waits until the device has done what it was given
 sampling_dtype = pick_dtype(dtype, device, is_training=False)
 dtype = pick_dtype(dtype, device)
@@ -106,8 +113,8 @@ if not measure:
     for turn in range(rounds):
         for who in ('ours', 'nanogpt') if nanogpt else ('ours',):
             print(f'turn {turn + 1} of {rounds}: {who}', file=sys.stderr)
-            last = ['--profile=False'] if turn or who == 'nanogpt' else []
-            done = subprocess.run([sys.executable, __file__, *sys.argv[1:], *last, f'--measure={who}'],
+            no_trace = ['--profile=False'] if turn or who == 'nanogpt' else []
+            done = subprocess.run([sys.executable, __file__, *sys.argv[1:], *no_trace, f'--measure={who}'],
                                   stdout=subprocess.PIPE, text=True)
             if done.returncode < 0:
                 fail(f'signal {-done.returncode} ended it; if memory ran out, try a smaller batch_size')

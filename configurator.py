@@ -77,7 +77,7 @@ def _print_help(settings, path):
             comments[token.start[0]] = token.string.lstrip('# ')
     for node in ast.parse(source).body:
         key = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else None
-        if key in settings:
+        if key in settings and not isinstance(node.value, ast.Call):   # device = pick_device(device) is no default
             print((f'  --{key}={settings.pop(key)!r}'.ljust(38) + ' ' + comments.get(node.end_lineno, '')).rstrip())
 
 

@@ -40,7 +40,7 @@ class GPTConfig:
 
 class Dropout(nn.Dropout):
     """nn.Dropout, with a cheap mask on CPU, where random numbers come one after the other from one core: torch draws
-    one for each element, here one of 64 bits serves eight, a byte each. p is rounded to 1/256, and at least that."""
+    one for each element, here one of 64 bits serves eight, a byte each. p is rounded to a multiple of 1/256, not 0."""
 
     def forward(self, x):
         if not self.training or self.p == 0 or x.device.type != 'cpu':
@@ -315,9 +315,9 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal, for matrices of hidden layers: https://kellerjordan.github.io/posts/muon
 
     A step equals torch.optim.Muon's with adjust_lr_fn='match_rms_adamw' (updates as large as AdamW's, so its rates and
-    weight decay carry over: https://arxiv.org/abs/2502.16982). Two differences buy speed: matrices of one shape are
-    stacked and go through each product together, and ns_dtype is a choice, because bfloat16, torch's only one,
-    is a hundredfold slower than float32 on processors that lack it.
+    weight decay carry over: https://arxiv.org/abs/2502.16982). Three differences buy speed: matrices of one shape are
+    stacked and go through each product together; ns_dtype is a choice, because bfloat16, torch's only one, is a
+    hundredfold slower than float32 on processors that lack it; and see orthogonalize.
     """
 
     def __init__(self, params, lr, weight_decay=0.1, momentum=0.95, ns_dtype=None):
@@ -355,7 +355,7 @@ def orthogonalize(G, steps=5, eps=1e-7):
     X = G.mT if is_tall else G   # (N, n, m), n <= m
     X = X / X.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     if X.device.type == 'cpu' and X.dtype == torch.float32 and X.size(2) >= 2 * X.size(1):
-        # each step is X <- P X with P = a + b A + c A A and A = X X', and A <- P A P: steps on (n, n) matrices alone,
+        # each step is X <- P X with P = a I + b A + c A A and A = X X', and A <- P A P: steps on (n, n) matrices alone,
         # and one product with the long X at the end, are faster; they need all of float32's digits
         A, Q = X @ X.mT, None
         for step in range(steps):

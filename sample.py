@@ -49,7 +49,7 @@ if init_from != 'resume':
     fail(f"init_from = {init_from} is not known; use 'resume'")
 model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
 model.eval().to(device)
-is_packed = dtype == 'float16' and device == 'cpu' and PackedLinear.is_available()   # float32 arithmetic
+is_packed = dtype == 'float16' and torch.device(device).type == 'cpu' and PackedLinear.is_available()
 if is_packed:
     model.pack_weights()
 if compile:

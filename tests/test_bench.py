@@ -48,11 +48,13 @@ def test_mistakes(bare):
     assert 'no-such-folder is not a checkout of nanoGPT' in bare.run('bench.py', *SMALL, '--nanogpt=no-such-folder',
                                                                      fails=True)
     for arg, says in [('--rounds=0', 'rounds = 0'), ('--n_head=5', 'n_embd = 32 cannot be split'),
-                      ('--optimizer=sgd', 'optimizer = sgd'), ('--device=tpu', 'device = tpu')]:
+                      ('--optimizer=sgd', 'optimizer = sgd'),
+                      ('--muon_momentum=1', 'muon_momentum = 1.0'), ('--device=tpu', 'device = tpu')]:
         assert says in bare.run('bench.py', *SMALL, arg, fails=True)
     assert 'did you mean batch_size' in bare.run('bench.py', '--batchsize=2', fails=True)
 
 
 def test_help(bare):
     printed = bare.run('bench.py', '--help')
-    assert '--nanogpt=' in printed and 'Overriding' not in printed
+    assert '--nanogpt=' in printed and '--device=' not in printed and 'Overriding' not in printed
+    assert 'Every setting of train.py can be given here too' in printed
