@@ -89,8 +89,8 @@ if lr_schedule not in ('cosine', 'linear'):
     fail(f"lr_schedule = {lr_schedule} is not known; use 'cosine' or 'linear'")
 
 # device and processes: under torchrun each process is one rank, with its own device and its share of the micro-batches
-is_ddp = 'RANK' in os.environ
-rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+is_ddp = int(os.environ.get('RANK', -1)) != -1
+rank, world_size = (int(os.environ['RANK']), int(os.environ.get('WORLD_SIZE', 1))) if is_ddp else (0, 1)
 is_master = rank == 0   # the process that prints and writes
 if is_ddp and device in ('auto', 'cuda'):
     has_cuda = device == 'cuda' or torch.cuda.is_available()
@@ -308,7 +308,7 @@ while True:
                 model.require_backward_grad_sync = micro_step == micro_steps - 1 and i + piece_size >= batch_size
             with autocast(device, dtype):
                 loss = model(x, y)[1] * (len(x) / batch_size / micro_steps)
-            loss_sum += loss.detach() / world_size
+            loss_sum += loss.detach()
             scaler.scale(loss).backward()
 
     # clip and step; where float16 overflowed anywhere, no optimizer steps
@@ -328,7 +328,7 @@ while True:
         if is_ddp:
             dist.all_reduce(loss_sum)
         if is_master:
-            lossf = loss_sum.item()
+            lossf = loss_sum.item() / world_size
             dt_ms = (time.perf_counter() - t0) / iters_timed * 1000
             speed = f'{tokens_per_iter / dt_ms * 1000:,.0f} tokens/s'
             mfu = f'{flops_per_iter / dt_ms * 1000 / peak:.1%}' if peak else 'n/a'

@@ -153,6 +153,13 @@ def test_two_ranks_equal_one(prepared, tmp_path):
         torch.testing.assert_close(one[k], two[k], rtol=0, atol=1e-3)
 
 
+def test_world_size_without_a_rank_is_one_process(prepared, tmp_path):
+    """Clusters set WORLD_SIZE in their machines; RANK is what torchrun adds, and -1 says that it did not."""
+    for i, env in enumerate([{}, {'WORLD_SIZE': '3'}, {'WORLD_SIZE': '3', 'RANK': '-1'}]):
+        prepared.run('train.py', *TINY, '--max_iters=2', '--eval_iters=1', f'--out_dir={tmp_path}/{i}', env=env)
+        assert read_log(tmp_path / str(i)) == read_log(tmp_path / '0')
+
+
 def test_nanogpt_config_file_runs_unchanged(prepared, tmp_path):
     """The settings of nanoGPT's finetuning and CPU examples, in its own way of writing them."""
     (tmp_path / 'nano.py').write_text(
