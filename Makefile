@@ -15,7 +15,7 @@ demo: .venv/runtime
 
 test: .venv/dev
 	.venv/bin/ruff check --line-length 120 --select E,F,W,B --ignore B905 .
-	$(PY) -m pytest -ra --durations=10 tests
+	$(PY) -m pytest -ra --durations=10 -n auto tests
 
 clean:
 	rm -rf .venv out-eca-char-laptop

@@ -29,7 +29,8 @@ import time
 import torch
 
 from model import GPT, GPTConfig, PackedLinear
-from runtime import autocast, fail, load_meta, pick_compile, pick_device, pick_dtype
+from runtime import autocast, fail, pick_compile, pick_device, pick_dtype
+from tokenizer import load_meta
 
 # -----------------------------------------------------------------------------
 # settings: those of train.py, so that its config files will do, and these
@@ -182,7 +183,7 @@ if is_ours:
     result['flops_per_token'] = [model.flops_per_token()]
     optimizers = model.configure_optimizers(
         weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr, muon_momentum,
-        ns_dtype=torch.bfloat16 if dtype == 'bfloat16' else torch.float32)
+        ns_dtype='bfloat16' if dtype == 'bfloat16' else 'float32', is_compiled=compile)
     piece_size = model.pick_piece_size(batch_size)
 else:
     optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), kind)]
@@ -190,8 +191,6 @@ else:
 run = model
 if compile:
     run = torch.compile(model)
-    for opt in optimizers[1:]:
-        opt.orthogonalize = torch.compile(opt.orthogonalize, dynamic=False)
 scaler = torch.amp.GradScaler(kind, enabled=dtype == 'float16')
 windows = torch.randint(vocab_size, (batch_size, block_size + 1), device=device)
 X, Y = windows[:, :-1].contiguous(), windows[:, 1:].contiguous()

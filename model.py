@@ -197,6 +197,26 @@ class GPT(nn.Module):
         self.transformer.wpe.weight = nn.Parameter(self.transformer.wpe.weight[:block_size].detach().clone())
         self.transformer.wpe.num_embeddings = block_size
 
+    @classmethod
+    def from_pretrained(cls, name, dropout=0.0):
+        """A GPT with the weights of a GPT-2: a Hub id such as 'gpt2-xl', or a folder that transformers reads; export.py
+        writes one. Raises ValueError for another architecture, OSError for what cannot be found."""
+        from transformers import AutoConfig, GPT2LMHeadModel
+        c = AutoConfig.from_pretrained(name)
+        if c.model_type != 'gpt2':
+            raise ValueError(f'it is a model of the kind {c.model_type}, not a GPT-2')
+        gpt2s = dict(activation_function='gelu_new', n_inner=c.n_inner and 4 * c.n_embd, layer_norm_epsilon=1e-5,
+                     scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, tie_word_embeddings=True)
+        for key, value in gpt2s.items():
+            if getattr(c, key) != value:
+                raise ValueError(f'it is a variant of GPT-2: its {key} is {getattr(c, key)}, not {value}')
+        model = cls(GPTConfig(c.n_positions, c.vocab_size, c.n_layer, c.n_head, c.n_embd, dropout, bias=True))
+        weights = GPT2LMHeadModel.from_pretrained(name, dtype=torch.float32).state_dict()
+        for key, weight in model.state_dict().items():
+            is_conv1d = key.endswith(('c_attn.weight', 'c_fc.weight', 'c_proj.weight'))   # (in, out) there
+            weight.copy_(weights[key].T if is_conv1d else weights[key])
+        return model
+
     # -----------------------------------------------------------------------------
     # generation
 
@@ -258,13 +278,20 @@ class GPT(nn.Module):
     # optimizers
 
     def configure_optimizers(self, weight_decay, learning_rate, betas, optimizer='adamw', muon_lr=None,
-                             muon_momentum=0.95, ns_dtype=None):
+                             muon_momentum=0.95, ns_dtype='bfloat16', is_compiled=False, is_sharded=False):
         """The optimizers, a list that the training loop steps; every parameter is in exactly one group of one.
 
         'adamw' (Loshchilov & Hutter 2019) decays matrices and embeddings, not biases and norm weights. 'muon' gives the
         matrices inside the blocks to Muon at the rate muon_lr, and leaves embeddings, norms and biases to AdamW.
-        Each group's 'lr_scale' is its peak rate over learning_rate: the schedule multiplies by it.
+        Each group's 'lr_scale' is its peak rate over learning_rate: the schedule multiplies by it. is_sharded: each
+        process of torch.distributed holds a part of the state (https://arxiv.org/abs/1910.02054, stage 1).
         """
+        def make(kind, params, **settings):
+            if is_sharded:
+                from torch.distributed.optim import ZeroRedundancyOptimizer   # slow to import
+                return ZeroRedundancyOptimizer(params, kind, **settings)
+            return kind(params, **settings)
+
         if optimizer not in ('adamw', 'muon'):
             raise ValueError(f"optimizer is {optimizer!r}; it must be 'adamw' or 'muon'")
         params = {name: p for name, p in self.named_parameters() if p.requires_grad}
@@ -274,9 +301,10 @@ class GPT(nn.Module):
         groups = [{'params': [p for p in rest if p.dim() >= 2], 'weight_decay': weight_decay},
                   {'params': [p for p in rest if p.dim() < 2], 'weight_decay': 0.0}]
         # fused: one kernel for the whole step instead of several for each parameter
-        optimizers = [torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)]
+        optimizers = [make(torch.optim.AdamW, groups, lr=learning_rate, betas=betas, fused=True)]
         if muon:
-            optimizers.append(Muon(muon, muon_lr, weight_decay, muon_momentum, ns_dtype))
+            optimizers.append(make(Muon, muon, lr=muon_lr, weight_decay=weight_decay, momentum=muon_momentum,
+                                   ns_dtype=ns_dtype, is_compiled=is_compiled))
         for opt in optimizers:
             for group in opt.param_groups:
                 group['lr_scale'] = group['lr'] / learning_rate
@@ -320,12 +348,12 @@ class Muon(torch.optim.Optimizer):
     hundredfold slower than float32 on processors that lack it; and see orthogonalize.
     """
 
-    def __init__(self, params, lr, weight_decay=0.1, momentum=0.95, ns_dtype=None):
+    def __init__(self, params, lr, weight_decay=0.1, momentum=0.95, ns_dtype='bfloat16', is_compiled=False):
         if not 0 <= momentum < 1:
             raise ValueError(f"Muon's momentum is {momentum}; it must be at least 0 and below 1")
         super().__init__(params, dict(lr=lr, weight_decay=weight_decay, momentum=momentum))
-        self.ns_dtype = ns_dtype or torch.bfloat16
-        self.orthogonalize = orthogonalize   # train.py puts a compiled one in its place
+        self.ns_dtype = getattr(torch, ns_dtype)
+        self.orthogonalize = torch.compile(orthogonalize, dynamic=False) if is_compiled else orthogonalize
 
     @torch.no_grad()
     def step(self):

@@ -1,15 +1,15 @@
 """
-What two scripts need, or a test must import: devices and number formats, checkpoints, tokenizers.
+What two scripts need, or a test must import: devices and number formats, data and log files, checkpoints.
 
 Importing it does nothing. A user's mistake ends in fail(): one line on stderr that says what, which value, and how to
 mend it, and exit status 1.
 """
 
-import io
 import os
-import pickle
 import sys
+import time
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 
@@ -18,7 +18,16 @@ from model import GPT, GPTConfig, PackedLinear
 
 def fail(message):
     """End the script with one line on stderr."""
+    if os.environ.get('RANK', '0') != '0':
+        time.sleep(1)   # rank 0 speaks first; where it fails too, torchrun ends this process before it says the same
     raise SystemExit(f'{os.path.basename(sys.argv[0])}: {message}')
+
+
+def check_at_least(least, settings, *names):
+    """End the script if one of these settings, a dict, is below the least."""
+    for name in names:
+        if settings[name] < least:
+            fail(f'{name} = {settings[name]} will not do; it must be at least {least}')
 
 
 # -----------------------------------------------------------------------------
@@ -102,7 +111,35 @@ def autocast(device, dtype):
 
 
 # -----------------------------------------------------------------------------
-# checkpoint
+# files
+
+def count_tokens(data_dir, split, block_size):
+    """The number of tokens in a data set's train.bin or val.bin, which must hold a window of block_size at least."""
+    path, dataset = os.path.join(data_dir, f'{split}.bin'), os.path.basename(data_dir)
+    if not os.path.exists(path):
+        there = ' '.join(sorted(p.parent.name for p in Path(data_dir).parent.glob('*/prepare.py')))
+        fail(f'there is no {path}; run python data/{dataset}/prepare.py first, or choose a --dataset of: {there}')
+    n_tokens = os.path.getsize(path) // 2
+    if n_tokens <= block_size:
+        fail(f'{path} has {n_tokens:,} tokens, block_size = {block_size} needs at least {block_size + 1:,}; take a '
+             'longer text or a smaller block_size')
+    return n_tokens
+
+
+def open_log(out_dir, columns, iter_num):
+    """out_dir/log.csv, opened to append. Of a run that resumes at iter_num > 0, the rows before that are kept."""
+    path = os.path.join(out_dir, 'log.csv')
+    try:
+        os.makedirs(out_dir, exist_ok=True)
+        rows = [','.join(columns) + '\n']
+        if iter_num > 0 and os.path.exists(path):
+            with open(path, encoding='utf-8') as f:
+                rows += [row for row in f if row.split(',')[0].isdigit() and int(row.split(',')[0]) < iter_num]
+        write_whole(path, lambda f: f.write(''.join(rows).encode()))
+        return open(path, 'a', encoding='utf-8', newline='', buffering=1)
+    except OSError as e:
+        fail(f'out_dir = {out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
+
 
 def write_whole(path, write):
     """Have write(file) fill a file that then takes the name path: whole, or not at all."""
@@ -141,59 +178,22 @@ def load_checkpoint(path, dropout=0.0):
         fail(f'{path} is not a whole checkpoint of this program or of nanoGPT')
 
 
-class PlainUnpickler(pickle.Unpickler):
-    """Admits no class and no function, only containers, text and numbers: a payload has nothing to call."""
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+OPENAI_MODELS = ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl')
 
 
-def load_meta(path):
-    """meta.pkl as prepare.py writes it: vocab_size, itos (id -> character), stoi (character -> id). None if absent."""
-    if not os.path.exists(path):
-        return None
+def load_pretrained(name, dropout=0.0, block_size=None):
+    """A GPT on the CPU with the weights of a GPT-2 of the Hugging Face Hub, or of a folder that transformers reads."""
+    if name not in OPENAI_MODELS and '/' not in name and not os.path.isdir(name):
+        fail(f"init_from = {name} is not known; use 'scratch', 'resume', {', '.join(OPENAI_MODELS)}, OWNER/NAME of a "
+             'GPT-2 on the Hugging Face Hub, or a folder that has one')
     try:
-        with open(path, 'rb') as f:
-            meta = PlainUnpickler(io.BytesIO(f.read())).load()
-        by_char = {meta['itos'][i]: i for i in range(meta['vocab_size'])}
-        if meta['stoi'] != by_char or not len(by_char) == len(meta['itos']) == meta['vocab_size']:
-            raise ValueError('stoi, itos and vocab_size disagree')
-        return meta
-    except Exception as e:   # bytes from anywhere can make pickle raise anything
-        reason = f' ({e})' if isinstance(e, pickle.UnpicklingError) else ''
-        fail(f'{path} is not a character vocabulary{reason}; run the prepare.py beside it again')
-
-
-# -----------------------------------------------------------------------------
-# tokenizer
-
-def char_tokenizer(meta):
-    """What a checkpoint records of a character vocabulary: enough to encode and decode, and plain."""
-    return {'kind': 'char', 'itos': [meta['itos'][i] for i in range(meta['vocab_size'])]}
-
-
-def get_codec(tokenizer):
-    """(encode, decode) of a checkpoint's tokenizer record: text -> list of ids, list of ids -> text."""
-    if tokenizer['kind'] == 'char':
-        itos = tokenizer['itos']
-        stoi = {c: i for i, c in enumerate(itos)}
-
-        def encode(text):
-            unknown = sorted(set(text) - stoi.keys())
-            if unknown:
-                fail('the prompt has characters that the model has never seen: '
-                     + ' '.join(f'{c!r} (U+{ord(c):04X})' for c in unknown) + '; write it without them')
-            return [stoi[c] for c in text]
-
-        return encode, lambda ids: ''.join(itos[i] for i in ids)
-    if tokenizer['kind'] != 'gpt2':
-        fail(f'the checkpoint has a tokenizer of the kind {tokenizer["kind"]!r}; this version knows char and gpt2')
-    try:
-        import tiktoken
-        gpt2 = tiktoken.get_encoding('gpt2')   # fetched once, then kept in TIKTOKEN_CACHE_DIR
+        if not sys.stderr.isatty():   # bars are for terminals
+            from transformers.utils.logging import disable_progress_bar
+            disable_progress_bar()
+        model = GPT.from_pretrained(name, dropout)
+        model.crop_block_size(block_size or model.config.block_size)
+        return model
     except ImportError:
-        fail("GPT-2's tokenizer needs the package tiktoken: pip install tiktoken")
-    except OSError as e:
-        fail(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}); connect once, or set TIKTOKEN_CACHE_DIR "
-             'to a folder that has it')
-    return (lambda text: gpt2.encode(text, allowed_special={'<|endoftext|>'}),
-            lambda ids: gpt2.decode([i for i in ids if i < gpt2.n_vocab]))   # the padding of 50304 means nothing
+        fail(f'init_from = {name} needs the package transformers: pip install transformers')
+    except Exception as e:   # a hub, a cache and strangers' files can raise anything
+        fail(f'init_from = {name} cannot be loaded: {str(e).strip().splitlines()[0]}')

@@ -12,12 +12,13 @@ import sys
 import torch
 
 from model import PackedLinear
-from runtime import (autocast, char_tokenizer, fail, get_codec, load_checkpoint, load_meta, pick_compile, pick_device,
+from runtime import (autocast, check_at_least, fail, load_checkpoint, load_pretrained, pick_compile, pick_device,
                      pick_dtype)
+from tokenizer import checkpoint_tokenizer, get_codec, pretrained_tokenizer
 
 # -----------------------------------------------------------------------------
 # settings
-init_from = 'resume'    # 'resume': the best model in out_dir
+init_from = 'resume'    # the best model in out_dir; or 'gpt2', 'gpt2-xl', another GPT-2's Hub id, a folder
 out_dir = 'out'         # the folder that train.py wrote
 start = '\n'            # the prompt, or FILE:name to read it from a UTF-8 file
 num_samples = 10        # texts to write, drawn together
@@ -39,15 +40,16 @@ dtype = pick_dtype(dtype, device, is_training=False)
 compile, compile_reason = pick_compile(compile, device)
 if torch.device(device).type == 'cuda':
     torch.set_float32_matmul_precision('high')   # float32 products in TF32
-if num_samples < 1 or max_new_tokens < 1:
-    fail(f'num_samples = {num_samples} and max_new_tokens = {max_new_tokens} must both be at least 1')
-if temperature < 0 or top_k < 0:
-    fail(f'temperature = {temperature} and top_k = {top_k} cannot be negative')
+check_at_least(1, globals(), 'num_samples', 'max_new_tokens')
+check_at_least(0, globals(), 'temperature', 'top_k')
 
-# model
-if init_from != 'resume':
-    fail(f"init_from = {init_from} is not known; use 'resume'")
-model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
+# model and tokenizer
+if init_from == 'resume':
+    model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
+    tokenizer = checkpoint_tokenizer(checkpoint, os.path.join(os.path.dirname(__file__), 'data'))
+else:
+    model, tokenizer = load_pretrained(init_from), pretrained_tokenizer(init_from)
+encode, decode = get_codec(tokenizer)
 model.eval().to(device)
 is_packed = dtype == 'float16' and torch.device(device).type == 'cpu' and PackedLinear.is_available()
 if is_packed:
@@ -56,16 +58,6 @@ if compile:
     model.forward = torch.compile(model.forward)
 if not 0 <= keep <= model.config.block_size:
     fail(f"keep = {keep} is not between 0 and the model's block_size = {model.config.block_size}")
-
-# tokenizer: in the checkpoint; one that nanoGPT wrote names its data set instead
-tokenizer = checkpoint.get('tokenizer')
-if tokenizer is None:
-    dataset = checkpoint.get('config', {}).get('dataset', '')
-    meta = load_meta(os.path.join(os.path.dirname(__file__), 'data', dataset, 'meta.pkl'))
-    if meta is None and model.config.vocab_size < 50257:
-        fail(f'{out_dir}/ckpt.pt has no vocabulary and data/{dataset}/meta.pkl is missing; run the prepare.py there')
-    tokenizer = char_tokenizer(meta) if meta else {'kind': 'gpt2'}
-encode, decode = get_codec(tokenizer)
 
 # prompt
 if start.startswith('FILE:'):

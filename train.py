@@ -10,7 +10,6 @@ import csv
 import math
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,8 +18,9 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
 from model import GPT, GPTConfig
-from runtime import (autocast, char_tokenizer, fail, load_checkpoint, load_meta, peak_flops, pick_compile, pick_device,
-                     pick_dtype, save_checkpoint, write_whole)
+from runtime import (autocast, check_at_least, count_tokens, fail, load_checkpoint, load_pretrained, open_log,
+                     peak_flops, pick_compile, pick_device, pick_dtype, save_checkpoint)
+from tokenizer import count_tokens_per_char, load_tokenizer, match_tokenizer, pretrained_tokenizer
 
 # -----------------------------------------------------------------------------
 # settings; the defaults are for a GPT-2 (124M) on OpenWebText
@@ -28,10 +28,10 @@ from runtime import (autocast, char_tokenizer, fail, load_checkpoint, load_meta,
 out_dir = 'out'                 # checkpoints and log.csv go here
 eval_interval = 2000            # iterations between evaluations
 log_interval = 1                # iterations between log lines
-eval_iters = 200                # batches per split in one evaluation
+eval_iters = 200                # batches per split in one evaluation; 0: all of val.bin once, and none of train.bin
 eval_only = False               # evaluate once, then stop
 always_save_checkpoint = True   # ckpt.pt at every evaluation; False: only when val loss improves
-init_from = 'scratch'           # 'scratch', or 'resume' to go on from out_dir
+init_from = 'scratch'           # 'resume' goes on from out_dir; 'gpt2', another GPT-2's Hub id or folder finetunes it
 # logging to Weights & Biases
 wandb_log = False               # needs a wandb account, or WANDB_MODE=offline
 wandb_project = 'owt'           # its project there
@@ -66,6 +66,7 @@ lr_decay_iters = 600000         # where it arrives at min_lr; usually max_iters
 min_lr = 6e-5                   # usually learning_rate / 10
 # system
 backend = 'auto'                # between processes: 'nccl' on CUDA, 'gloo' elsewhere
+shard_optimizer = False         # each process keeps only its part of the optimizer's state; less memory, same result
 seed = 1337                     # of the weights, the batches and the dropout
 device = 'auto'                 # CUDA, else MPS, else CPU; or 'cpu', 'mps', 'cuda', 'cuda:1'
 dtype = 'auto'                  # 'float32', 'bfloat16' or 'float16'; auto takes what is fast on the device
@@ -77,12 +78,8 @@ config = {k: globals()[k] for k in config_keys}
 # -----------------------------------------------------------------------------
 
 # settings that would fail later, and worse
-for name in ('eval_interval', 'log_interval', 'eval_iters', 'batch_size', 'block_size', 'gradient_accumulation_steps'):
-    if globals()[name] < 1:
-        fail(f'{name} = {globals()[name]} will not do; it must be at least 1')
-for name in ('max_iters', 'warmup_iters', 'min_lr', 'weight_decay', 'grad_clip', 'seed'):
-    if globals()[name] < 0:
-        fail(f'{name} = {globals()[name]} will not do; it cannot be negative')
+check_at_least(1, config, 'eval_interval', 'log_interval', 'batch_size', 'block_size', 'gradient_accumulation_steps')
+check_at_least(0, config, 'eval_iters', 'max_iters', 'warmup_iters', 'min_lr', 'weight_decay', 'grad_clip', 'seed')
 if learning_rate <= 0 or muon_lr <= 0:
     fail(f'learning_rate = {learning_rate} and muon_lr = {muon_lr} must both be above 0')
 if lr_schedule not in ('cosine', 'linear'):
@@ -100,12 +97,10 @@ device_type = torch.device(device).type
 if device_type == 'cuda':
     torch.cuda.set_device(torch.device(device).index or 0)
     torch.set_float32_matmul_precision('high')   # float32 products in TF32: several times faster, hardly less exact
-if is_ddp:
-    dist.init_process_group(backend if backend != 'auto' else 'nccl' if device_type == 'cuda' else 'gloo')
 if gradient_accumulation_steps % world_size:
-    nearest = max(1, round(gradient_accumulation_steps / world_size)) * world_size
+    fewer = gradient_accumulation_steps // world_size * world_size
     fail(f'gradient_accumulation_steps = {gradient_accumulation_steps} cannot be shared by {world_size} processes; '
-         f'try {nearest}')
+         f'try {f"{fewer} or " if fewer else ""}{fewer + world_size}')
 micro_steps = gradient_accumulation_steps // world_size   # of this rank, per iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
 dtype = pick_dtype(dtype, device)
@@ -117,63 +112,67 @@ if is_master:
 # data: random windows of block_size tokens. A batch is a function of (seed, split, its number) and of nothing else, so
 # that resumed and uninterrupted runs, and one process and four, see the same
 data_dir = os.path.join(os.path.dirname(__file__), 'data', dataset)
-for split in ('train', 'val'):
-    bin_path = os.path.join(data_dir, f'{split}.bin')
-    if not os.path.exists(bin_path):
-        there = ' '.join(sorted(path.parent.name for path in Path(__file__).parent.glob('data/*/prepare.py')))
-        fail(f'there is no {bin_path}; run python data/{dataset}/prepare.py first, or choose a --dataset of: {there}')
-    if os.path.getsize(bin_path) // 2 <= block_size:
-        fail(f'{bin_path} has {os.path.getsize(bin_path) // 2:,} tokens, block_size = {block_size} needs at least '
-             f'{block_size + 1:,}; take a longer text or a smaller block_size')
+n_tokens = {split: count_tokens(data_dir, split, block_size) for split in ('train', 'val')}
+n_val_windows = math.ceil((n_tokens['val'] - 1) / block_size)   # that cover every target once; the last may be shorter
+tokenizer, vocab_size = load_tokenizer(data_dir)
 
 
 def get_batch(split, number):
+    """(x, y), each (B, T): windows of the text at random places, and for each token in them the one after it. For an
+    evaluation with eval_iters = 0: windows in order, fewer in the last batch, y = -1 beyond the end of the text."""
     # opened anew each time: a memmap that lives on counts every page it has touched as memory of this process
     data = np.memmap(os.path.join(data_dir, f'{split}.bin'), dtype=np.uint16, mode='r')
+    is_sweep = split == 'val' and eval_iters == 0
     rng = np.random.default_rng((seed, split == 'val', number))
-    starts = rng.integers(len(data) - block_size, size=batch_size)
-    windows = torch.from_numpy(data[starts[:, None] + np.arange(block_size + 1)].astype(np.int64))   # (B, T + 1)
+    starts = (np.arange(number * batch_size, min((number + 1) * batch_size, n_val_windows)) * block_size if is_sweep
+              else rng.integers(len(data) - block_size, size=batch_size))
+    places = starts[:, None] + np.arange(block_size + 1)   # (B, T + 1)
+    windows = torch.from_numpy(data[np.minimum(places, len(data) - 1)].astype(np.int64))
     if device_type == 'cuda':
         windows = windows.pin_memory()   # copied while the GPU computes
     windows = windows.to(device, non_blocking=device_type == 'cuda')
-    return windows[:, :-1], windows[:, 1:]   # each token's target is the token after it
+    x, y = windows[:, :-1], windows[:, 1:]
+    return x, y.masked_fill(torch.from_numpy(places[:, 1:] >= len(data)).to(device), -1) if is_sweep else y
 
 
-# model: from scratch, or where the last run stopped
+# model: from scratch, where the last run stopped, or somebody's GPT-2
 iter_num = 0            # iterations done
 best_val_loss = 1e9
 elapsed_s = 0.0         # wall time before this process, evaluations included
-meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
-tokenizer = char_tokenizer(meta) if meta else {'kind': 'gpt2'}
-vocab_size = meta['vocab_size'] if meta else 50304   # GPT-2's 50257, padded: see GPTConfig
 model_args = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
                   vocab_size=vocab_size, dropout=dropout)
 try:
     gptconf = GPTConfig(**model_args)
 except ValueError as e:
     fail(e)
+own_tokenizer = tokenizer
 if init_from == 'resume':
     newest = 'last.pt' if os.path.exists(os.path.join(out_dir, 'last.pt')) else 'ckpt.pt'
     model, checkpoint = load_checkpoint(os.path.join(out_dir, newest), dropout)
+    was = {**checkpoint['model_args'], **checkpoint.get('config', {})}   # a finetuned model has a shape of its own
     for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'bias'):
-        if model_args[k] != checkpoint['model_args'][k]:
-            fail(f'{k} is {model_args[k]}, but {checkpoint["model_args"][k]} in {out_dir}/{newest}; '
-                 'resume with the config file that the run began with')
-    if checkpoint.get('tokenizer', tokenizer) != tokenizer or (meta and vocab_size != model.config.vocab_size):
-        fail(f'the vocabulary in {data_dir} is not the one in {out_dir}/{newest}; prepare the same text again')
-    model_args['vocab_size'] = model.config.vocab_size   # nanoGPT finetunes GPT-2 with 50257, not 50304
+        if was[k] != config[k]:
+            fail(f'{k} is {config[k]}, but {was[k]} in {out_dir}/{newest}; resume with the config file that the run '
+                 'began with')
+    own_tokenizer = checkpoint.get('tokenizer', tokenizer)   # nanoGPT's have none
 elif init_from == 'scratch':
     torch.manual_seed(seed)
     model = GPT(gptconf)
     if sinusoidal_init:
         model.init_positions()
 else:
-    fail(f"init_from = {init_from} is not known; use 'scratch' or 'resume'")
+    model = load_pretrained(init_from, dropout, block_size)
+    own_tokenizer = pretrained_tokenizer(init_from)
+tokenizer = match_tokenizer(data_dir, own_tokenizer, model.config.vocab_size)
+model_args = {k: getattr(model.config, k) for k in model_args}
 model.to(device)
+if is_ddp:
+    dist.init_process_group(backend if backend != 'auto' else 'nccl' if device_type == 'cuda' else 'gloo')
+shard_optimizer = shard_optimizer and is_ddp
 try:
     optimizers = model.configure_optimizers(
         weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr, muon_momentum,
-        ns_dtype=torch.bfloat16 if dtype == 'bfloat16' else torch.float32)
+        ns_dtype='bfloat16' if dtype == 'bfloat16' else 'float32', is_compiled=compile, is_sharded=shard_optimizer)
 except ValueError as e:
     fail(e)
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # only float16 underflows
@@ -184,11 +183,14 @@ if init_from == 'resume':
         fail(f'optimizer = {optimizer} is not what {out_dir}/{newest} was trained with; resume with the same one')
     for opt, state in zip(optimizers, states, strict=True):
         # the old run's moments, but today's rates and decay
-        opt.load_state_dict({'state': state['state'], 'param_groups': opt.state_dict()['param_groups']})
+        opt.load_state_dict({'state': state['state'], 'param_groups': [
+            {**new, 'params': old['params']} for new, old in zip(opt.param_groups, state['param_groups'])]})
     scaler.load_state_dict(checkpoint.get('scaler', {}) or scaler.state_dict())
     iter_num, best_val_loss = checkpoint['iter_num'], float(checkpoint['best_val_loss'])
     elapsed_s = checkpoint.get('elapsed_s', 0.0)
     del checkpoint, states   # their memory is free again
+# to compare tokenizers by; counted only where all of val.bin is read anyway
+tokens_per_char = count_tokens_per_char(tokenizer, data_dir) if eval_iters == 0 and is_master else None
 # mfu (model FLOPs utilization): the share of the devices' peak that goes into the model
 flops_per_iter, peak = model.flops_per_token() * tokens_per_iter, world_size * peak_flops(device, dtype)
 if is_master:
@@ -198,25 +200,26 @@ piece_size = model.pick_piece_size(batch_size)   # of a micro-batch, the texts t
 raw_model = model   # the names in a checkpoint are those of the model without the wrappings below
 if compile:
     model = torch.compile(model)
-    for opt in optimizers[1:]:   # Muon: fewer, larger kernels
-        opt.orthogonalize = torch.compile(opt.orthogonalize, dynamic=False)
 if is_ddp:
     model = DDP(model)   # on the device that the model is on
 
 
 @torch.no_grad()
 def estimate_loss():
-    """Mean loss over eval_iters batches of each split; the same batches each time, so that curves are smooth."""
+    """Mean loss of each split, in nats per token. The batches are the same each time, and shared by the processes."""
     raw_model.eval()
-    losses = {}
-    for split in ('train', 'val'):
-        total = torch.zeros((), device=device)
-        for k in range(eval_iters):
+    losses = {'train': math.nan}
+    for split in ['train', 'val'] if eval_iters else ['val']:
+        total = torch.zeros(2, device=device)   # losses, tokens
+        for k in range(rank, eval_iters or math.ceil(n_val_windows / batch_size), world_size):
             X, Y = get_batch(split, k if split == 'val' else 2**40 + k)   # 2**40: no batch of the training itself
             for x, y in zip(X.split(piece_size), Y.split(piece_size)):
                 with autocast(device, dtype):
-                    total += model(x, y)[1] * (len(x) / batch_size)
-        losses[split] = total.item() / eval_iters
+                    n = (y >= 0).sum()
+                    total += torch.stack([model(x, y)[1] * n, n])
+        if is_ddp:
+            dist.all_reduce(total)
+        losses[split] = (total[0] / total[1]).item()
     raw_model.train()
     return losses
 
@@ -230,27 +233,16 @@ def get_lr(it):
     return min_lr + (learning_rate - min_lr) * height
 
 
-# log: log.csv gets a row for each line printed; on resume the rows from there on are written anew
+# log: log.csv gets a row for each line printed
 columns = ['iter', 'elapsed_s', 'lr', 'loss', 'train_loss', 'val_loss']
 if is_master:
-    log_path = os.path.join(out_dir, 'log.csv') if not eval_only else os.devnull   # an evaluation leaves no trace
-    try:
-        os.makedirs(out_dir, exist_ok=True)
-        rows = [','.join(columns) + '\n']
-        if init_from == 'resume' and os.path.exists(log_path):
-            with open(log_path, encoding='utf-8') as f:
-                rows += [row for row in f if row.split(',')[0].isdigit() and int(row.split(',')[0]) < iter_num]
-        if not eval_only:
-            write_whole(log_path, lambda f: f.write(''.join(rows).encode()))
-        log_file = open(log_path, 'a', encoding='utf-8', newline='', buffering=1)
-    except OSError as e:
-        fail(f'out_dir = {out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
+    log_file = open(os.devnull, 'w') if eval_only else open_log(out_dir, columns, iter_num)
     if wandb_log:
         try:
             import wandb
-        except ImportError:
-            fail('wandb_log needs the package wandb: pip install wandb, or --wandb_log=False')
-        wandb.init(project=wandb_project, name=wandb_run_name, config=config)
+            wandb.init(project=wandb_project, name=wandb_run_name, config=config)
+        except Exception as e:   # not installed, no account, no network
+            fail(f'wandb_log = True, but wandb does not start ({e}); try WANDB_MODE=offline, or --wandb_log=False')
 
 
 def log(line, **row):
@@ -272,13 +264,20 @@ while True:
 
     # evaluate, and save what is worth keeping
     is_last = iter_num >= max_iters or eval_only
-    if (iter_num % eval_interval == 0 or is_last) and is_master:
+    if iter_num % eval_interval == 0 or is_last:
         losses = estimate_loss()
-        now_s = elapsed_s + time.perf_counter() - started
-        log(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}",
-            iter=iter_num, elapsed_s=round(now_s, 1), lr=lr, train_loss=losses['train'], val_loss=losses['val'])
         is_best, best_val_loss = losses['val'] < best_val_loss, min(best_val_loss, losses['val'])
-        if not eval_only and (iter_num > 0 or is_last):
+        is_saving = not eval_only and (iter_num > 0 or is_last)
+        if is_saving and shard_optimizer:   # rank 0 gathers the parts, so that any number of processes can resume
+            for opt in optimizers:
+                opt.consolidate_state_dict()
+        if is_master:
+            now_s = elapsed_s + time.perf_counter() - started
+            bits = (f", {losses['val'] * tokens_per_char / math.log(2):.4f} bits per character" if tokens_per_char
+                    else '')
+            log(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}{bits}",
+                iter=iter_num, elapsed_s=round(now_s, 1), lr=lr, train_loss=losses['train'], val_loss=losses['val'])
+        if is_master and is_saving:
             checkpoint = {   # plain values and tensors only
                 'model': raw_model.state_dict(),
                 'optimizer': [opt.state_dict() for opt in optimizers],

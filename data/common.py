@@ -1,10 +1,11 @@
 """
-What several prepare.py scripts do: read text, download, write files whole or not at all, turn characters into ids.
-Needs numpy and tqdm only.
+What several prepare.py scripts do: read text, download, write files whole or not at all, turn characters or words into
+ids. Needs numpy and tqdm only; words need tiktoken or transformers, too.
 """
 
 import os
 import pickle
+import re
 import urllib.request
 
 import numpy as np
@@ -48,18 +49,39 @@ def download(url, max_bytes, timeout_s=30):
     return bytes(data)
 
 
+def find_text(paths, input_path, url, max_bytes=200_000_000):
+    """The text of the files in paths; without any, of input_path, which is first downloaded if it is not there."""
+    if not paths and not os.path.exists(input_path):
+        print(f'downloading {url}')
+        try:
+            data = download(url, max_bytes)
+            if len(data.decode('utf-8')) < MIN_CHARS:
+                raise ValueError(f'it has {len(data):,} bytes only')
+            write_files(os.path.dirname(input_path), {os.path.basename(input_path): data})
+        except (OSError, ValueError) as e:
+            fail(f'{url} could not be downloaded ({e}); save it as {input_path} and run this again')
+    print('text:', ' + '.join(paths or [input_path]))
+    return ''.join(read_text(path) for path in paths or [input_path])
+
+
 def write_files(folder, contents):
-    """Write {name: bytes or array} into folder. No file changes before all of them are on the disk."""
+    """Write {name: bytes, an array, or an iterable of them} into folder; None removes a file. No file changes before
+    all that is new is on the disk."""
     temporary = {}
     try:
         for name, content in contents.items():
-            temporary[name] = os.path.join(folder, f'{name}.{os.getpid()}.tmp')
-            with open(temporary[name], 'wb') as f:
-                f.write(content)
-                f.flush()
-                os.fsync(f.fileno())
+            if content is not None:
+                temporary[name] = os.path.join(folder, f'{name}.{os.getpid()}.tmp')
+                with open(temporary[name], 'wb') as f:
+                    for part in [content] if isinstance(content, (bytes, np.ndarray)) else content:
+                        f.write(part)
+                    f.flush()
+                    os.fsync(f.fileno())
         for name, path in temporary.items():
             os.replace(path, os.path.join(folder, name))
+        for name in contents.keys() - temporary.keys():
+            if os.path.exists(os.path.join(folder, name)):
+                os.remove(os.path.join(folder, name))
     finally:
         for path in temporary.values():
             if os.path.exists(path):
@@ -103,3 +125,69 @@ def write_char_dataset(text, folder):
     print(f'vocab size: {len(chars):,}')
     print(f'train has {n:,} tokens')
     print(f'val has {len(ids) - n:,} tokens')
+
+
+def load_tokenizer(name):
+    """(encode, end, meta): encode(text) -> list of ids; the id that ends a document, or None; what meta.pkl is to hold,
+    None for 'gpt2', which needs no meta.pkl. Any other name is a Hugging Face tokenizer: a Hub id or a folder."""
+    if name == 'gpt2':
+        try:
+            import tiktoken
+            gpt2 = tiktoken.get_encoding('gpt2')   # fetched once, then kept in TIKTOKEN_CACHE_DIR
+        except ImportError:
+            fail("GPT-2's tokenizer needs the package tiktoken: pip install tiktoken")
+        except OSError as e:
+            fail(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}); connect once, or set "
+                 'TIKTOKEN_CACHE_DIR to a folder that has it')
+        return gpt2.encode_ordinary, gpt2.eot_token, None
+    try:
+        from transformers import AutoTokenizer
+        hf = AutoTokenizer.from_pretrained(name)
+        fast = hf.backend_tokenizer
+    except ImportError:
+        fail(f'tokenizer {name} needs the package transformers: pip install transformers')
+    except Exception as e:   # a hub, a cache and strangers' files can raise anything
+        fail(f'tokenizer {name} cannot be loaded: {str(e).strip().splitlines()[0]}')
+    if len(hf) > 65536:
+        fail(f'tokenizer {name} has {len(hf):,} tokens; uint16 ids have room for 65,536')
+    meta = {'vocab_size': len(hf), 'tokenizer': {'kind': 'hf', 'json': fast.to_str(), 'eos': hf.eos_token}}
+    fast.encode_special_tokens = True   # a '<|endoftext|>' in the text is text
+    return lambda text: fast.encode(text, add_special_tokens=False).ids, hf.eos_token_id, meta
+
+
+def split_text(text, size=1 << 20):
+    """Cut a long text in pieces of about so many characters, where GPT-2's tokenizer cuts it anyway: before a single
+    space or line break between two words. So the tokens of the pieces are those of the whole."""
+    start = 0
+    while start < len(text):
+        gap = re.compile(r'(?<=\S)[ \n](?=\S)').search(text, start + size)
+        end = gap.start() if gap else len(text)
+        yield text[start:end]
+        start = end
+
+
+def write_token_dataset(text, folder, tokenizer):
+    """Write train.bin (the first 90 % of the text), val.bin (the rest) and, except for GPT-2's tokenizer, meta.pkl into
+    folder, and say what they hold."""
+    if len(text) < MIN_CHARS:
+        fail(f'the text has {len(text):,} characters, too few to train on: at least {MIN_CHARS:,} are needed')
+    encode, _, meta = load_tokenizer(tokenizer)
+    ids = {}
+    for split, part in (('train', text[:int(len(text) * 0.9)]), ('val', text[int(len(text) * 0.9):])):
+        with tqdm(total=len(part), unit='char', unit_scale=True, desc=split, disable=None) as bar:
+            pieces = []
+            for piece in split_text(part):
+                pieces.append(np.array(encode(piece), dtype='<u2'))
+                bar.update(len(piece))
+        ids[split] = np.concatenate(pieces)
+    write_token_files(folder, ids['train'], ids['val'], meta)
+    for split in ids:
+        print(f'{split} has {len(ids[split]):,} tokens')
+
+
+def write_token_files(folder, train, val, meta):
+    """Write train.bin, val.bin and meta.pkl; with meta = None, remove a meta.pkl that another tokenizer left."""
+    try:
+        write_files(folder, {'train.bin': train, 'val.bin': val, 'meta.pkl': pickle.dumps(meta) if meta else None})
+    except OSError as e:
+        fail(f'{folder} cannot be written to: {e.strerror}; its files are as they were')

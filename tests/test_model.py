@@ -323,7 +323,7 @@ def test_shapes_that_cannot_be():
 @pytest.mark.parametrize('bias', [True, False])
 def test_every_parameter_has_exactly_one_optimizer(optimizer, bias):
     model = make_model(bias=bias)
-    optimizers = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), optimizer, muon_lr=2e-3, ns_dtype=torch.float32)
+    optimizers = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), optimizer, muon_lr=2e-3, ns_dtype='float32')
     seen = [p for opt in optimizers for group in opt.param_groups for p in group['params']]
     assert len(seen) == len(set(seen)) and set(seen) == set(model.parameters())
     for opt in optimizers:
@@ -397,7 +397,7 @@ def test_compiled_muon_steps_as_plain():
     compiled = [torch.nn.Parameter(p.detach().clone()) for p in plain]
     for params in (plain, compiled):
         torch.manual_seed(1)
-        muon = Muon(params, lr=0.02, ns_dtype=torch.float32)
+        muon = Muon(params, lr=0.02, ns_dtype='float32')
         if params is compiled:
             muon.orthogonalize = torch.compile(muon.orthogonalize, dynamic=False)
         for _ in range(3):

@@ -173,9 +173,6 @@ def test_payloads_do_not_run(tmp_path):
     torch.save({**CHECKPOINT, 'config': Payload(ran)}, tmp_path / 'ckpt.pt')
     with pytest.raises(SystemExit, match='not a whole checkpoint'):
         runtime.load_checkpoint(str(tmp_path / 'ckpt.pt'))
-    (tmp_path / 'meta.pkl').write_bytes(pickle.dumps({'vocab_size': 1, 'itos': {0: 'a'}, 'stoi': Payload(ran)}))
-    with pytest.raises(SystemExit, match=r'not a character vocabulary \(it asks for posix.system\)'):
-        runtime.load_meta(str(tmp_path / 'meta.pkl'))
     assert not ran.exists()
 
 
@@ -184,25 +181,3 @@ def test_files_that_are_something_else(tmp_path, content):
     (tmp_path / 'file').write_bytes(content)
     with pytest.raises(SystemExit, match='not a whole checkpoint'):
         runtime.load_checkpoint(str(tmp_path / 'file'))
-    with pytest.raises(SystemExit, match='not a character vocabulary'):
-        runtime.load_meta(str(tmp_path / 'file'))
-
-
-@pytest.mark.parametrize('meta', [
-    {'vocab_size': 3, 'itos': {0: 'a', 1: 'b'}, 'stoi': {'a': 0, 'b': 1}},
-    {'vocab_size': 2, 'itos': {0: 'a', 1: 'b'}, 'stoi': {'a': 1, 'b': 0}},
-    {'vocab_size': 2, 'itos': {0: 'a', 2: 'b'}, 'stoi': {'a': 0, 'b': 2}},
-    {'vocab_size': 2, 'itos': {0: 'a', 1: 'a'}, 'stoi': {'a': 1}},
-    {'vocab_size': 1, 'itos': {0: 'a', 1: 'b'}, 'stoi': {'a': 0}},
-])
-def test_vocabulary_that_contradicts_itself(tmp_path, meta):
-    (tmp_path / 'meta.pkl').write_bytes(pickle.dumps(meta))
-    with pytest.raises(SystemExit, match='not a character vocabulary'):
-        runtime.load_meta(str(tmp_path / 'meta.pkl'))
-
-
-def test_char_codec_round_trip():
-    encode, decode = runtime.get_codec({'kind': 'char', 'itos': list('\n açã—')})
-    assert decode(encode('ação—\n'.replace('o', 'a'))) == 'açãa—\n'
-    with pytest.raises(SystemExit, match=r"'o' \(U\+006F\)"):
-        encode('ação')

@@ -1,31 +1,17 @@
 """train.py and sample.py as a user runs them: the loss falls, runs repeat, resume and parallelise exactly."""
 
-import csv
 import json
 import math
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ECA, REPO, TINY, load
+from conftest import ECA, REPO, TINY, assert_same_run, load, read_log
 
-def read_log(path):
-    """log.csv without its clock."""
-    with open(path / 'log.csv', encoding='utf-8', newline='') as f:
-        return [{k: v for k, v in row.items() if k != 'elapsed_s'} for row in csv.DictReader(f)]
-
-
-def assert_same_run(a, b):
-    """Weights, optimizer state and log equal bit for bit."""
-    one, two = load(a / 'last.pt'), load(b / 'last.pt')
-    assert one['iter_num'] == two['iter_num'] and one['best_val_loss'] == two['best_val_loss']
-    assert all(torch.equal(one['model'][k], two['model'][k]) for k in one['model'])
-    for x, y in zip(one['optimizer'], two['optimizer'], strict=True):
-        assert x['param_groups'] == y['param_groups'] and x['state'].keys() == y['state'].keys()
-        assert all(torch.equal(x['state'][i][k], y['state'][i][k]) for i in x['state'] for k in x['state'][i])
-    assert read_log(a) == read_log(b)
+from runtime import load_checkpoint
 
 
 def test_the_three_commands(bare):
@@ -140,19 +126,6 @@ def test_pieces_equal_one_batch(prepared, tmp_path):
             assert a[key] == b[key] == '' or abs(float(a[key]) - float(b[key])) < 1e-5
 
 
-def test_two_ranks_equal_one(prepared, tmp_path):
-    args = [*TINY, '--max_iters=10', '--eval_interval=5', '--gradient_accumulation_steps=4']
-    prepared.run('train.py', *args, f'--out_dir={tmp_path}/one')
-    prepared.run('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'train.py', *args,
-                 f'--out_dir={tmp_path}/two')
-    for one, two in zip(read_log(tmp_path / 'one'), read_log(tmp_path / 'two'), strict=True):
-        for k in ('loss', 'train_loss', 'val_loss'):
-            assert one[k] == two[k] == '' or abs(float(one[k]) - float(two[k])) < 1e-4
-    one, two = load(tmp_path / 'one' / 'last.pt')['model'], load(tmp_path / 'two' / 'last.pt')['model']
-    for k in one:
-        torch.testing.assert_close(one[k], two[k], rtol=0, atol=1e-3)
-
-
 def test_world_size_without_a_rank_is_one_process(prepared, tmp_path):
     """Clusters set WORLD_SIZE in their machines; RANK is what torchrun adds, and -1 says that it did not."""
     for i, env in enumerate([{}, {'WORLD_SIZE': '3'}, {'WORLD_SIZE': '3', 'RANK': '-1'}]):
@@ -187,8 +160,39 @@ def test_every_setting_of_nanogpt_is_there():
 
 
 def test_eval_only_writes_nothing(prepared, tmp_path):
-    printed = prepared.run('train.py', *TINY, '--eval_only=True', f'--out_dir={tmp_path}/out')
-    assert 'step 0: train loss' in printed and not list((tmp_path / 'out').iterdir())
+    """Not from scratch, and not after resume, where it gives the figures of the run."""
+    args = ['train.py', *TINY, f'--out_dir={tmp_path}/out']
+    assert 'step 0: train loss' in prepared.run(*args, '--eval_only=True') and not (tmp_path / 'out').exists()
+    trained = prepared.run(*args, '--max_iters=6', '--eval_interval=3')
+    (line,) = [line for line in trained.splitlines() if line.startswith('step 6')]
+    before = {path.name: path.read_bytes() for path in (tmp_path / 'out').iterdir()}
+    printed = prepared.run(*args, '--eval_only=True', '--init_from=resume')
+    assert line in printed and 'step 3' not in printed and 'iter ' not in printed
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / 'out').iterdir()}
+
+
+@pytest.mark.parametrize('block_size', [32, 30])
+def test_eval_iters_0_sweeps_val(prepared, tmp_path, block_size):
+    """Every token of val.bin is predicted once, whatever the batches; for characters, bits per character are bits per
+    token."""
+    args = ['train.py', *TINY, f'--block_size={block_size}', f'--out_dir={tmp_path}/out']
+    prepared.run(*args, '--max_iters=5')
+    args += ['--init_from=resume', '--eval_only=True', '--eval_iters=0']
+    lines = [[line for line in prepared.run(*args, *more).splitlines() if line.startswith('step 5')][0]
+             for more in ([], ['--batch_size=100'])]
+    model, _ = load_checkpoint(str(tmp_path / 'out' / 'last.pt'))
+    model.eval()
+    ids = torch.from_numpy(np.fromfile(prepared / ECA / 'val.bin', dtype=np.uint16).astype(np.int64))
+    assert (len(ids) - 1) % block_size   # so that the last window is shorter
+    total = 0.0
+    with torch.no_grad():
+        for i in range(0, len(ids) - 1, block_size):
+            y = ids[i + 1:i + 1 + block_size]
+            total += model(ids[None, i:i + len(y)], y[None])[1].item() * len(y)
+    loss = total / (len(ids) - 1)
+    for line in lines:
+        found = re.fullmatch(r'step 5: train loss nan, val loss (\S+), (\S+) bits per character', line)
+        assert abs(float(found[1]) - loss) < 1e-4 and abs(float(found[2]) - loss / math.log(2)) < 2e-4
 
 
 def test_laptop_config(prepared, tmp_path):
@@ -246,13 +250,13 @@ def test_wandb_offline(prepared, tmp_path):
 
 @pytest.mark.parametrize('args, says', [
     (['--lr_schedule=step'], "lr_schedule = step is not known; use 'cosine' or 'linear'"),
-    (['--dataset=nada'], 'choose a --dataset of: ecadequeiuroz_char'),
+    (['--dataset=nada'], 'choose a --dataset of: ecadequeiuroz ecadequeiuroz_char openwebtext shakespeare'),
     (['--block_size=100000'], 'take a longer text or a smaller block_size'),
     (['--block_size=0'], 'block_size = 0 will not do; it must be at least 1'),
     (['--batch_size=-1'], 'batch_size = -1'),
     (['--eval_interval=0'], 'eval_interval = 0'),
     (['--log_interval=0'], 'log_interval = 0'),
-    (['--eval_iters=0'], 'eval_iters = 0'),
+    (['--eval_iters=-1'], 'eval_iters = -1'),
     (['--seed=-1'], 'seed = -1'),
     (['--learning_rate=0'], 'must both be above 0'),
     (['--muon_lr=-1'], 'must both be above 0'),
@@ -261,7 +265,7 @@ def test_wandb_offline(prepared, tmp_path):
     (['--dropout=1'], 'dropout is 1.0'),
     (['--n_embd=33'], 'n_embd = 33 cannot be split over n_head = 2 heads; try n_embd = 32'),
     (['--optimizer=sgd'], "optimizer is 'sgd'; it must be 'adamw' or 'muon'"),
-    (['--init_from=resumed'], "use 'scratch' or 'resume'"),
+    (['--init_from=resumed'], "init_from = resumed is not known; use 'scratch', 'resume', gpt2,"),
     (['--init_from=resume', '--out_dir=out-nada'], 'there is no out-nada/ckpt.pt; train first'),
     (['--device=cuda:99'], 'device = cuda:99 is not on this machine'),
     (['--device=gpu'], 'device = gpu is not the name of a device'),

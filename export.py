@@ -1,0 +1,82 @@
+"""
+Turn a checkpoint into a folder that Hugging Face's transformers reads: model, tokenizer and all.
+
+    python export.py --out_dir=out-eca-char --to=hf-eca-char
+
+Then, wherever transformers is installed:
+
+    from transformers import pipeline
+    print(pipeline('text-generation', 'hf-eca-char')('Meu caro', do_sample=True)[0]['generated_text'])
+"""
+
+import os
+import shutil
+
+from runtime import fail, load_checkpoint
+from tokenizer import GPT2_SPLIT, checkpoint_tokenizer, gpt2_tokens
+
+# -----------------------------------------------------------------------------
+# settings
+out_dir = 'out'         # the folder that train.py wrote
+to = 'hf-model'         # the folder to make
+# -----------------------------------------------------------------------------
+exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='utf-8').read())
+# -----------------------------------------------------------------------------
+
+if os.path.exists(to):
+    fail(f'to = {to} is there already; remove it, or choose another name')
+try:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers.utils.logging import disable_progress_bar
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+except ImportError:
+    fail('it needs the package transformers: pip install transformers')
+model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
+tokenizer, c = checkpoint_tokenizer(checkpoint, os.path.join(os.path.dirname(__file__), 'data')), model.config
+
+disable_progress_bar()   # it takes a second
+
+# tokenizer: a fast one, which knows nothing but tokenizer.json
+end = tokenizer.get('eos')   # the token that ends a document; characters have none
+if tokenizer['kind'] == 'char':   # each character is a word
+    fast = Tokenizer(models.WordLevel({char: i for i, char in enumerate(tokenizer['itos'])}))
+    fast.pre_tokenizer = pre_tokenizers.Split(Regex(r'[\s\S]'), 'isolated')
+    fast.decoder = decoders.Fuse()   # no spaces between them
+elif tokenizer['kind'] == 'gpt2':
+    end = '<|endoftext|>'
+    converter = TikTokenConverter(pattern=GPT2_SPLIT, extra_special_tokens=[end])
+    converter.load_tiktoken_bpe = lambda path: {token: i for i, token in enumerate(gpt2_tokens(tokenizer))}   # no file
+    fast = converter.converted()
+else:
+    fast = Tokenizer.from_str(tokenizer['json'])
+hf_tokenizer = PreTrainedTokenizerFast(
+    tokenizer_object=fast, bos_token=end, eos_token=end, model_max_length=c.block_size,
+    clean_up_tokenization_spaces=False, model_input_names=['input_ids', 'attention_mask'])
+
+# model: the names are the same. A bias that ours lacks is zeros there, and padding of the vocabulary is cut off
+end_id = hf_tokenizer.eos_token_id
+hf_model = GPT2LMHeadModel(GPT2Config(
+    vocab_size=min(c.vocab_size, len(hf_tokenizer)), n_positions=c.block_size, n_layer=c.n_layer, n_head=c.n_head,
+    n_embd=c.n_embd, resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout, bos_token_id=end_id,
+    eos_token_id=end_id, pad_token_id=end_id))
+ours = model.state_dict()
+for key, weight in hf_model.state_dict().items():
+    if key not in ours:
+        weight.zero_()
+    elif key.endswith(('c_attn.weight', 'c_fc.weight', 'c_proj.weight')):
+        weight.copy_(ours[key].T)   # (in, out) there
+    else:
+        weight.copy_(ours[key][:len(weight)])
+
+# write: whole, or not at all
+temporary = f'{to}.{os.getpid()}.tmp'
+try:
+    hf_model.save_pretrained(temporary)
+    hf_tokenizer.save_pretrained(temporary)
+    os.rename(temporary, to)
+except Exception as e:   # safetensors has errors of its own for a full disk
+    fail(f'to = {to} could not be written: {str(e).strip().splitlines()[0]}')
+finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+print(f'wrote {to}: {hf_model.num_parameters() / 1e6:.2f}M parameters, {len(hf_tokenizer):,} tokens')

@@ -1,0 +1,149 @@
+"""Many processes, real torchrun, Gloo: they learn what one learns, one of them writes, and none is left behind."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import TINY, assert_same_run, load, read_log
+
+import runtime
+
+TORCHRUN = ['-m', 'torch.distributed.run']
+ARGS = [*TINY, '--max_iters=20', '--eval_interval=10', '--gradient_accumulation_steps=4', '--warmup_iters=2']
+
+
+@pytest.fixture(scope='module')
+def one(prepared, tmp_path_factory):
+    """The folder of ARGS run by one process."""
+    out = tmp_path_factory.mktemp('one') / 'out'
+    prepared.run('train.py', *ARGS, f'--out_dir={out}')
+    return out
+
+
+def torchrun(workspace, nproc, *args, **kwargs):
+    return workspace.run(*TORCHRUN, '--standalone', f'--nproc_per_node={nproc}', 'train.py', *args, **kwargs)
+
+
+def assert_same_curve(a, b):
+    """Losses to 1e-4, row by row."""
+    for x, y in zip(read_log(a), read_log(b), strict=True):
+        assert x['iter'] == y['iter']
+        for k in ('loss', 'train_loss', 'val_loss'):
+            assert x[k] == y[k] == '' or abs(float(x[k]) - float(y[k])) < 1e-4
+
+
+@pytest.mark.parametrize('nproc', [2, 4])
+def test_ranks_equal_one(prepared, one, tmp_path, nproc):
+    """The same global batch, the same loss curve over 20 steps; evaluations, which the ranks share, included."""
+    printed = torchrun(prepared, nproc, *ARGS, f'--out_dir={tmp_path}/out')
+    assert_same_curve(one, tmp_path / 'out')
+    assert printed.count('device: ') == printed.count('step 20: ') == printed.count('iter 7: ') == 1
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['ckpt.pt', 'last.pt', 'log.csv']
+
+
+def test_two_nodes_equal_one(prepared, one, tmp_path):
+    """Two torchrun, as on two machines, here over the loopback."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, *TORCHRUN, '--nnodes=2', '--nproc_per_node=1', '--master_addr=127.0.0.1',
+               f'--master_port={port}']
+    nodes = [subprocess.Popen([*command, f'--node_rank={rank}', 'train.py', *ARGS, f'--out_dir={tmp_path}/out'],
+                              cwd=prepared.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+             for rank in (0, 1)]
+    printed = [node.communicate(timeout=200)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], printed
+    assert 'step 20: ' in printed[0] and 'step 20: ' not in printed[1]
+    assert_same_curve(one, tmp_path / 'out')
+
+
+def test_sharded_optimizer(prepared, one, tmp_path):
+    """The state in parts is the state, and any number of processes resume from it: two to one, and one to two."""
+    sharded = [*ARGS, '--shard_optimizer=True']
+    torchrun(prepared, 2, *sharded, '--max_iters=10', '--lr_decay_iters=2000', f'--out_dir={tmp_path}/out')
+    halfway = load(tmp_path / 'out' / 'last.pt')
+    n_params = sum(len(group['params']) for state in halfway['optimizer'] for group in state['param_groups'])
+    assert n_params == sum(len(state['state']) for state in halfway['optimizer']) == len(halfway['model']) - 1   # tied
+    prepared.run('train.py', *sharded, '--init_from=resume', f'--out_dir={tmp_path}/out')
+    assert_same_run(one, tmp_path / 'out', atol=1e-3)
+    assert_same_curve(one, tmp_path / 'out')
+
+    prepared.run('train.py', *ARGS, '--max_iters=10', f'--out_dir={tmp_path}/back')
+    torchrun(prepared, 2, *sharded, '--init_from=resume', f'--out_dir={tmp_path}/back')
+    assert_same_run(one, tmp_path / 'back', atol=1e-3)
+    assert_same_curve(one, tmp_path / 'back')
+
+
+def test_each_rank_holds_a_part(prepared):
+    """Sharded, no rank has state for every parameter, and together they have it once."""
+    code = '''
+import torch.distributed as dist, torch
+from model import GPT, GPTConfig
+dist.init_process_group('gloo')
+model = GPT(GPTConfig(8, 11, 2, 2, 16))
+optimizers = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), 'muon', 1e-3, ns_dtype='float32', is_sharded=True)
+model(*torch.zeros(2, 1, 8, dtype=torch.long))[1].backward()
+for opt in optimizers:
+    opt.step()
+print('holds', *[len(opt.optim.state) for opt in optimizers], 'of', *[len(opt.param_groups[0]['params'])
+      + sum(len(group['params']) for group in opt.param_groups[1:]) for opt in optimizers], flush=True)
+dist.destroy_process_group()
+'''
+    (prepared / 'hold.py').write_text(code, encoding='utf-8')
+    printed = prepared.run(*TORCHRUN, '--standalone', '--nproc_per_node=2', 'hold.py')
+    (a, b, n, m), (c, d, *_) = [map(int, found) for found in re.findall(r'holds (\d+) (\d+) of (\d+) (\d+)', printed)]
+    assert a + c == n and b + d == m and 0 < a < n and 0 < b < m
+
+
+def test_compiled_ranks_equal_one(prepared, tmp_path):
+    if not runtime.pick_compile('true', 'cpu')[0]:
+        pytest.skip('torch.compile does not work on this machine')
+    args = [*ARGS, '--max_iters=4', '--n_layer=1', '--eval_iters=2']
+    prepared.run('train.py', *args, f'--out_dir={tmp_path}/one')
+    printed = torchrun(prepared, 2, *args, '--compile=True', f'--out_dir={tmp_path}/two')
+    assert 'compile: True' in printed
+    assert_same_curve(tmp_path / 'one', tmp_path / 'two')
+    assert not any(k.startswith(('module.', '_orig_mod.')) for k in load(tmp_path / 'two' / 'ckpt.pt')['model'])
+
+
+def run_that_fails(workspace, *args):
+    """(stderr, seconds) of a torchrun that must end, in failure, and leave no process behind."""
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, *TORCHRUN, '--standalone', *args], cwd=workspace.path, timeout=120,
+                          capture_output=True, text=True)
+    assert done.returncode != 0
+    left = subprocess.run(['pgrep', '-f', f'{args[-1]}'], capture_output=True, text=True).stdout.split()
+    assert not left
+    return done.stderr, time.monotonic() - start
+
+
+@pytest.mark.parametrize('steps, tries', [(6, 'try 4 or 8'), (3, 'try 4')])
+def test_accumulation_that_the_ranks_cannot_share(prepared, tmp_path, steps, tries):
+    stderr, _ = run_that_fails(prepared, '--nproc_per_node=4', 'train.py', *ARGS,
+                               f'--gradient_accumulation_steps={steps}', f'--out_dir={tmp_path}/out')
+    said = [line for line in stderr.splitlines() if 'cannot be shared by 4 processes' in line]
+    assert len(said) == 1 and said[0].endswith(tries) and 'Traceback' not in stderr.split('cannot be shared')[0]
+
+
+@pytest.mark.parametrize('when', ['before', 'during'])
+def test_an_error_on_one_rank_ends_all(prepared, tmp_path, when):
+    """Rank 1 finds no data, or dies in mid-training: the run ends at once, not after a timeout, and says why."""
+    (tmp_path / 'fault.py').write_text({
+        'before': "import os\nif os.environ['RANK'] == '1':\n    dataset = 'nada'\n",
+        'during': "import os, threading\nif os.environ['RANK'] == '1':\n"
+                  "    threading.Timer(8, lambda: os._exit(7)).start()\n"}[when], encoding='utf-8')
+    stderr, _ = run_that_fails(prepared, '--nproc_per_node=2', 'train.py', *ARGS, tmp_path / 'fault.py',
+                               '--max_iters=1000000', f'--out_dir={tmp_path}/out')
+    assert ('train.py: there is no' if when == 'before' else 'exitcode  : 7') in stderr
+
+
+def test_one_rank_evaluates_as_many(prepared, one, tmp_path):
+    """The whole of val.bin, in parts: as one process."""
+    args = ['--init_from=resume', '--eval_only=True', '--eval_iters=0', '--batch_size=5', f'--out_dir={one}']
+    alone = prepared.run('train.py', *ARGS, *args)
+    shared = torchrun(prepared, 4, *ARGS, *args)
+    found = [re.search(r'step 20: .*, val loss (\S+), (\S+) bits per character', text) for text in (alone, shared)]
+    assert abs(float(found[0][1]) - float(found[1][1])) < 2e-4 and abs(float(found[0][2]) - float(found[1][2])) < 2e-4

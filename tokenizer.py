@@ -1,0 +1,151 @@
+"""
+Tokenizers: text to token ids and back, with what a data set or a checkpoint records of its own.
+
+That record is a plain dict, and all that encoding and decoding need:
+    {'kind': 'char', 'itos': [...]}   the characters, each id a place in the list
+    {'kind': 'gpt2'}                  GPT-2's, which tiktoken fetches once; or, with 'bpe', its tokens in Latin-1
+    {'kind': 'hf', 'json': '...', 'eos': '...'}   a Hugging Face tokenizer.json, the token that ends a document
+"""
+
+import io
+import math
+import os
+import pickle
+
+import numpy as np
+
+from runtime import OPENAI_MODELS, fail
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Admits no class and no function, only containers, text and numbers: a payload has nothing to call."""
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+
+
+def load_meta(path):
+    """meta.pkl as a prepare.py writes it, None if absent: vocab_size, and either itos (id -> character) with stoi
+    (character -> id) or a tokenizer; with the tokenizer in either case."""
+    if not os.path.exists(path):
+        return None
+    try:
+        with open(path, 'rb') as f:
+            meta = PlainUnpickler(io.BytesIO(f.read())).load()
+        if 'tokenizer' not in meta:
+            by_char = {meta['itos'][i]: i for i in range(meta['vocab_size'])}
+            if meta['stoi'] != by_char or not len(by_char) == len(meta['itos']) == meta['vocab_size']:
+                raise ValueError('stoi, itos and vocab_size disagree')
+            meta['tokenizer'] = {'kind': 'char', 'itos': [meta['itos'][i] for i in range(meta['vocab_size'])]}
+        elif not (meta['tokenizer']['kind'] == 'hf' and type(meta['vocab_size']) is int and meta['tokenizer']['json']):
+            raise ValueError('this is no tokenizer')
+        return meta
+    except Exception as e:   # bytes from anywhere can make pickle raise anything
+        reason = f' ({e})' if isinstance(e, pickle.UnpicklingError) else ''
+        fail(f'{path} is not a vocabulary{reason}; run the prepare.py beside it again')
+
+
+def load_tokenizer(data_dir):
+    """(tokenizer, vocab_size) of a data set: its meta.pkl's, or GPT-2's where there is none."""
+    meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
+    if meta is None:
+        return {'kind': 'gpt2'}, 50304   # GPT-2's 50257, padded: see GPTConfig
+    is_char = meta['tokenizer']['kind'] == 'char'
+    return meta['tokenizer'], meta['vocab_size'] if is_char else math.ceil(meta['vocab_size'] / 64) * 64
+
+
+def checkpoint_tokenizer(checkpoint, data):
+    """The tokenizer of a checkpoint. One that nanoGPT wrote names its data set instead, a folder in data."""
+    if 'tokenizer' in checkpoint:
+        return checkpoint['tokenizer']
+    folder = os.path.join(data, checkpoint.get('config', {}).get('dataset', ''))
+    tokenizer, vocab_size = load_tokenizer(folder)
+    if vocab_size > math.ceil(checkpoint['model_args']['vocab_size'] / 64) * 64:
+        fail(f'the checkpoint has no vocabulary and there is no {folder}/meta.pkl; run the prepare.py there')
+    return tokenizer
+
+
+def match_tokenizer(data_dir, tokenizer, model_vocab_size):
+    """A model's own tokenizer, once it is clear that the data set is written in it. (The model's may be more whole.)"""
+    theirs, vocab_size = load_tokenizer(data_dir)
+    is_same = all(theirs.get(k) == tokenizer.get(k) for k in ('kind', 'itos', 'json'))
+    padded = model_vocab_size if theirs['kind'] == 'char' else math.ceil(model_vocab_size / 64) * 64
+    if not is_same or vocab_size > padded or (theirs['kind'] == 'char' and vocab_size != model_vocab_size):
+        fail(f'the vocabulary in {data_dir} is not that of the model; prepare the text with the same one')
+    return tokenizer
+
+
+def pretrained_tokenizer(name):
+    """The tokenizer of a pretrained model, by its Hub id or folder. It is whole: with it, sampling needs no network."""
+    if name in OPENAI_MODELS:
+        return {'kind': 'gpt2', 'bpe': [token.decode('latin-1') for token in gpt2_tokens({})]}
+    try:
+        from transformers import AutoTokenizer
+        hf = AutoTokenizer.from_pretrained(name)
+        return {'kind': 'hf', 'json': hf.backend_tokenizer.to_str(), 'eos': hf.eos_token}
+    except Exception as e:   # a hub, a cache and strangers' files can raise anything
+        fail(f'the tokenizer of {name} cannot be loaded: {str(e).strip().splitlines()[0]}')
+
+
+# where GPT-2 cuts a text before it merges bytes: words, numbers, signs and spaces never go together
+GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+
+def gpt2_tokens(tokenizer):
+    """The bytes of GPT-2's 50,256 tokens, in order."""
+    gpt2 = gpt2_encoding(tokenizer)
+    return [gpt2.decode_single_token_bytes(i) for i in range(50256)]
+
+
+def gpt2_encoding(tokenizer):
+    """tiktoken's GPT-2 Encoding, from the tokens in the tokenizer where it has them."""
+    try:
+        import tiktoken
+        if 'bpe' not in tokenizer:
+            return tiktoken.get_encoding('gpt2')   # fetched once, then kept in TIKTOKEN_CACHE_DIR
+        ranks = {token.encode('latin-1'): rank for rank, token in enumerate(tokenizer['bpe'])}
+        return tiktoken.Encoding('gpt2', pat_str=GPT2_SPLIT, mergeable_ranks=ranks,
+                                 special_tokens={'<|endoftext|>': 50256})
+    except ImportError:
+        fail("GPT-2's tokenizer needs the package tiktoken: pip install tiktoken")
+    except OSError as e:
+        fail(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}); connect once, or set TIKTOKEN_CACHE_DIR "
+             'to a folder that has it')
+
+
+def get_codec(tokenizer):
+    """(encode, decode) of a tokenizer: text -> list of ids, list of ids -> text."""
+    if tokenizer['kind'] == 'gpt2':
+        gpt2 = gpt2_encoding(tokenizer)
+        return (lambda text: gpt2.encode(text, allowed_special='all'),
+                lambda ids: gpt2.decode([i for i in ids if i < gpt2.n_vocab]))   # the padding of 50304 means nothing
+    if tokenizer['kind'] == 'hf':
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            fail("this model's tokenizer needs the package tokenizers: pip install tokenizers")
+        hf = Tokenizer.from_str(tokenizer['json'])
+        return (lambda text: hf.encode(text, add_special_tokens=False).ids,
+                lambda ids: hf.decode(ids, skip_special_tokens=False))
+    if tokenizer['kind'] != 'char':
+        fail(f'the checkpoint has a tokenizer of the kind {tokenizer["kind"]!r}; this version knows char, gpt2 and hf')
+    itos = tokenizer['itos']
+    stoi = {c: i for i, c in enumerate(itos)}
+
+    def encode(text):
+        unknown = sorted(set(text) - stoi.keys())
+        if unknown:
+            fail('the prompt has characters that the model has never seen: '
+                 + ' '.join(f'{c!r} (U+{ord(c):04X})' for c in unknown) + '; write it without them')
+        return [stoi[c] for c in text]
+
+    return encode, lambda ids: ''.join(itos[i] for i in ids)
+
+
+def count_tokens_per_char(tokenizer, data_dir):
+    """Tokens per character of val.bin, its first token left out, since no model predicts it. None if the tokenizer is
+    not at hand."""
+    ids = np.fromfile(os.path.join(data_dir, 'val.bin'), dtype=np.uint16)[1:]
+    try:
+        return len(ids) / len(get_codec(tokenizer)[1](ids.tolist()))
+    except SystemExit:   # no package, no network: the loss is known all the same
+        return None
