@@ -97,7 +97,8 @@ def test_characters_out(prepared, tmp_path, bias):
     assert hf_tokenizer.decode(encode(text)) == text == decode(encode(text))
     written = transformers.pipeline('text-generation', str(tmp_path / 'hf'))('Meu caro', max_new_tokens=9)
     assert len(written[0]['generated_text']) == len('Meu caro') + 9
-    assert 'is there already' in prepared.run('export.py', f'--out_dir={tmp_path}/out', f'--to={tmp_path}/hf', fails=True)
+    again = prepared.run('export.py', f'--out_dir={tmp_path}/out', f'--to={tmp_path}/hf', fails=True)
+    assert f'to = {tmp_path}/hf is there already' in again
 
 
 def test_gpt2_tokens_out(prepared, tmp_path, tiktoken_cache, monkeypatch):

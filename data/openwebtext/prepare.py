@@ -78,9 +78,10 @@ if __name__ == '__main__':
     parser.add_argument('--tokenizer', default='gpt2', help="'gpt2', or a Hugging Face tokenizer's Hub id or folder")
     args = parser.parse_args()
     try:
-        from datasets import Features, List, Value, disable_progress_bars
+        from datasets import Features, List, Value, disable_progress_bars, logging
     except ImportError:
         fail('it needs the package datasets: pip install datasets')
+    logging.set_verbosity(logging.CRITICAL)   # what goes wrong, fail() says
     if not sys.stderr.isatty():
         disable_progress_bars()
     encode, end, meta = load_tokenizer(args.tokenizer)

@@ -1,0 +1,218 @@
+"""Data sets of words, and large ones: tiktoken's very tokens, one end for each document, nothing half-written."""
+
+import http.server
+import importlib.util
+import json
+import pickle
+import random
+import threading
+import urllib.parse
+
+import numpy as np
+import pytest
+from conftest import ECA, REPO
+
+tiktoken = pytest.importorskip('tiktoken')
+datasets = pytest.importorskip('datasets')
+REAL_TEXT = REPO / 'data/shakespeare/input.txt'
+SHAKESPEARE = ['data/shakespeare_char/prepare.py', 'data/shakespeare/prepare.py']
+
+
+@pytest.fixture
+def gpt2(tiktoken_cache, monkeypatch):
+    monkeypatch.setenv('TIKTOKEN_CACHE_DIR', tiktoken_cache)
+    return tiktoken.get_encoding('gpt2')
+
+
+def read_ids(workspace, dataset):
+    folder = workspace / 'data' / dataset
+    return [np.fromfile(folder / f'{split}.bin', dtype='<u2').tolist() for split in ('train', 'val')]
+
+
+def load_common():
+    spec = importlib.util.spec_from_file_location('common', REPO / 'data/common.py')
+    common = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(common)
+    return common
+
+
+class Server:
+    """An HTTP server on this machine; answer(path) -> bytes, or None for a 404."""
+
+    def __init__(self, answer):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                content = answer(urllib.parse.unquote(urllib.parse.urlparse(self.path).path))
+                self.send_response(404 if content is None else 200)
+                self.send_header('Content-Length', str(len(content or b'')))
+                self.send_header('X-Repo-Commit', '1' * 40)   # from here on: as the Hugging Face Hub does
+                self.send_header('ETag', '"1"')
+                if content is None:
+                    self.send_header('X-Error-Code', 'EntryNotFound')
+                self.end_headers()
+                if self.command == 'GET':
+                    self.wfile.write(content or b'')
+
+            do_HEAD = do_GET
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        self.url = f'http://127.0.0.1:{self.server.server_port}'
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *args):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_pieces_have_the_tokens_of_the_whole(gpt2):
+    rng = random.Random(0)
+    split_text = load_common().split_text
+    for _ in range(200):
+        parts = ['a', 'não', ' ', ' ', '\n', '\n\n', '  ', '\t', "'s", '42', '…', '\x1c', '\u00a0', '日', '.']
+        text = ''.join(rng.choices(parts, k=rng.randrange(400)))
+        pieces = list(split_text(text, size=rng.randrange(1, 40)))
+        assert ''.join(pieces) == text
+        assert sum(map(gpt2.encode_ordinary, pieces), []) == gpt2.encode_ordinary(text)
+
+
+@pytest.mark.skipif(not REAL_TEXT.exists(), reason='the real text is not at data/shakespeare/input.txt')
+def test_real_shakespeare(bare, tiktoken_cache):
+    """The counts that nanoGPT's README gives."""
+    for script, counts in zip(SHAKESPEARE, ((1_003_854, 111_540), (301_966, 36_059))):
+        printed = bare.run(script, REAL_TEXT, env={'TIKTOKEN_CACHE_DIR': tiktoken_cache})
+        assert f'train has {counts[0]:,} tokens\nval has {counts[1]:,} tokens' in printed
+
+
+@pytest.mark.parametrize('script', SHAKESPEARE)
+@pytest.mark.parametrize('body, reason', [
+    ('First Citizen:\nBefore we proceed any further, hear me speak.\n\n' * 100, None), (None, '404'),
+    ('Under maintenance', '17 bytes only'), (b'\xff' * 9999, "can't decode")])
+def test_shakespeare_download(bare, gpt2, script, body, reason):
+    body = body.encode() if isinstance(body, str) else body
+    with Server(lambda path: body) as server:
+        source = (bare / script).read_text(encoding='utf-8')
+        (bare / script).write_text(source.replace('https://raw.githubusercontent.com', server.url), encoding='utf-8')
+        env = {'TIKTOKEN_CACHE_DIR': str(gpt2 and bare / 'cache'), 'no_proxy': '127.0.0.1'}
+        folder = (bare / script).parent
+        if reason:
+            said = bare.run(script, env=env, fails=True)
+            assert reason in said and f'save it as {folder}/input.txt' in said
+            assert [path.name for path in folder.iterdir()] == ['prepare.py']
+            return
+        if 'char' not in script:   # the text comes, GPT-2's vocabulary does not
+            said = bare.run(script, env={**env, 'TIKTOKEN_CACHE_DIR': str(bare)}, fails=True)
+            assert "GPT-2's vocabulary could not be fetched" in said and 'TIKTOKEN_CACHE_DIR' in said
+            return
+        bare.run(script, env=env)
+    assert (folder / 'input.txt').read_bytes() == body
+    assert 'train has' in bare.run(script)   # without the server
+    assert len(sum(read_ids(bare, folder.name), [])) == len(body)
+
+
+def test_eca_in_tokens(bare, tiktoken_cache, gpt2):
+    text = (bare / ECA / 'amostra.txt').read_text(encoding='utf-8')
+    folder = bare / 'data/ecadequeiuroz'
+    (folder / 'meta.pkl').write_bytes(pickle.dumps({'left by': 'another tokenizer'}))
+    env = {'TIKTOKEN_CACHE_DIR': tiktoken_cache}
+    assert 'SAMPLE' in bare.run('data/ecadequeiuroz/prepare.py', env=env)   # no network: the sample, as for characters
+    n = int(len(text) * 0.9)
+    assert read_ids(bare, 'ecadequeiuroz') == [gpt2.encode_ordinary(text[:n]), gpt2.encode_ordinary(text[n:])]
+    assert not (folder / 'meta.pkl').exists()
+    assert 'tokenizer nada cannot be loaded' in bare.run('data/ecadequeiuroz/prepare.py', '--tokenizer=nada',
+                                                         env={**env, 'HF_HUB_OFFLINE': '1'}, fails=True)
+    assert 'No such file' in bare.run('data/ecadequeiuroz/prepare.py', 'nada.txt', env=env, fails=True)
+
+
+# OpenWebText, or one's own documents
+
+DOCUMENTS = [f'Documento {i}:\n' + 'linha  com espaços\n\n' * (i % 7) + '<|endoftext|> é texto' for i in range(3000)]
+PREPARE = 'data/openwebtext/prepare.py'
+
+
+def by_nanogpt(gpt2, documents):
+    """The reference: [train ids, val ids], split, shuffled and ended as nanoGPT does it."""
+    rows = datasets.Dataset.from_dict({'text': documents}).train_test_split(test_size=0.0005, seed=2357, shuffle=True)
+    return [[i for text in rows[split]['text'] for i in [*gpt2.encode_ordinary(text), gpt2.eot_token]]
+            for split in ('train', 'test')]
+
+
+@pytest.mark.parametrize('kind, num_proc', [('jsonl', 1), ('jsonl', 2), ('parquet', 1)])
+def test_documents(bare, gpt2, tiktoken_cache, kind, num_proc):
+    rows = datasets.Dataset.from_dict({'url': [''] * len(DOCUMENTS), 'text': DOCUMENTS})
+    path = bare / f'documentos.{kind}'
+    rows.to_parquet(path) if kind == 'parquet' else rows.to_json(path)
+    bare.run(PREPARE, path, f'--num_proc={num_proc}', env={'TIKTOKEN_CACHE_DIR': tiktoken_cache})
+    assert read_ids(bare, 'openwebtext') == by_nanogpt(gpt2, DOCUMENTS)
+    assert not list((bare / 'data/openwebtext').glob('*.tmp'))
+
+
+def test_text_files(bare, gpt2, tiktoken_cache):
+    """A file is a document, and a long one is read in pieces. A file that changes is read anew."""
+    long = (bare / ECA / 'amostra.txt').read_text(encoding='utf-8') * 40   # two and a half million characters
+    for changed in ('', 'Fim.'):
+        texts = ['Um livro curto.\n', long + changed, 'Outro\r\nlivro.']
+        for i, text in enumerate(texts):
+            (bare / f'{i}.txt').write_bytes(text.encode())
+        printed = bare.run(PREPARE, '0.txt', '1.txt', '2.txt', env={'TIKTOKEN_CACHE_DIR': tiktoken_cache})
+        train, val = read_ids(bare, 'openwebtext')
+        assert f'train has {len(train):,} tokens\nval has {len(val):,} tokens' in printed
+        want = [[*gpt2.encode_ordinary(text), gpt2.eot_token] for text in texts]
+        assert sorted(train + val) == sorted(sum(want, [])) and min(len(train), len(val)) > 0
+        assert gpt2.decode(train + val).count('<|endoftext|>') == 3
+
+
+def test_openwebtext_itself(bare, gpt2, tiktoken_cache):
+    """Without files it comes from the Hub: from a hub on this machine, as Parquet, and no script of its own is run."""
+    datasets.Dataset.from_dict({'text': DOCUMENTS}).to_parquet(bare / '0000.parquet')
+    parquet = (bare / '0000.parquet').read_bytes()
+    asked = []
+
+    def answer(path):
+        asked.append(path)
+        if '/revision/' in path:
+            return json.dumps({'id': 'Skylion007/openwebtext', 'sha': '1' * 40, 'siblings': [], 'tags': []}).encode()
+        if path.endswith('/tree/' + '1' * 40):
+            return json.dumps([{'type': 'directory', 'path': 'plain_text', 'size': 0, 'oid': '1'}]).encode()
+        if path.endswith('/plain_text'):
+            return json.dumps([{'type': 'file', 'path': 'plain_text/train/0000.parquet', 'size': len(parquet),
+                                'oid': '1'}]).encode()
+        return parquet if path.endswith('0000.parquet') else b'[]' if '/tree/' in path else None
+
+    with Server(answer) as server:
+        printed = bare.run(PREPARE, '--num_proc=1', env={
+            'TIKTOKEN_CACHE_DIR': tiktoken_cache, 'HF_ENDPOINT': server.url, 'no_proxy': '127.0.0.1'})
+    assert 'Skylion007/openwebtext came with 3,000 documents; it used to have 8,013,769' in printed
+    assert any('Skylion007/openwebtext/revision/refs/convert/parquet' in path for path in asked)
+    assert read_ids(bare, 'openwebtext') == by_nanogpt(gpt2, DOCUMENTS)
+
+
+@pytest.mark.parametrize('files, says', [
+    ({}, 'the documents cannot be loaded'),   # no network
+    ({'um.jsonl': '{"texto": "a"}\n' * 3}, "has no column 'text', only texto"),
+    ({'um.jsonl': '{"text": "a"}\n'}, '1 document cannot be split in two'),
+    ({'um.jsonl': 'isto não é JSON'}, 'the documents cannot be loaded'),
+    ({'um.parquet': 'isto não é Parquet'}, 'the documents cannot be loaded'),
+    ({'um.jsonl': '{"text": "a"}\n', 'dois.txt': 'b'}, 'give files of one kind'),
+    ({'um.docx': 'b'}, 'the files end in .docx'),
+    ({'um.txt': 'Ol\xe1', 'dois.txt': 'b'}, "can't decode"),
+    ({'nada.txt': None}, 'there is no file nada.txt'),
+])
+def test_documents_that_will_not_do(bare, tiktoken_cache, files, says):
+    for name, content in files.items():
+        if content is not None:
+            (bare / name).write_bytes(content.encode('latin-1' if name == 'um.txt' else 'utf-8'))
+    env = {'TIKTOKEN_CACHE_DIR': tiktoken_cache, 'HF_HUB_OFFLINE': '1'}
+    assert says in bare.run(PREPARE, '--num_proc=1', *files, env=env, fails=True)
+    assert [path.name for path in (bare / 'data/openwebtext').iterdir()] == ['prepare.py']
+
+
+@pytest.mark.parametrize('dataset', ['shakespeare_char', 'shakespeare', 'ecadequeiuroz', 'openwebtext'])
+def test_help(bare, dataset):
+    printed = bare.run(f'data/{dataset}/prepare.py', '--help')
+    assert f'python data/{dataset}/prepare.py' in printed and len(printed.splitlines()) < 40
