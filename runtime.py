@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from model import GPT, GPTConfig, PackedLinear
 
@@ -178,22 +179,14 @@ def load_checkpoint(path, dropout=0.0):
         fail(f'{path} is not a whole checkpoint of this program or of nanoGPT')
 
 
-OPENAI_MODELS = ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl')
-
-
-def load_pretrained(name, dropout=0.0, block_size=None):
-    """A GPT on the CPU with the weights of a GPT-2 of the Hugging Face Hub, or of a folder that transformers reads."""
-    if name not in OPENAI_MODELS and '/' not in name and not os.path.isdir(name):
-        fail(f"init_from = {name} is not known; use 'scratch', 'resume', {', '.join(OPENAI_MODELS)}, OWNER/NAME of a "
-             'GPT-2 on the Hugging Face Hub, or a folder that has one')
-    try:
-        if not sys.stderr.isatty():   # bars are for terminals
-            from transformers.utils.logging import disable_progress_bar
-            disable_progress_bar()
-        model = GPT.from_pretrained(name, dropout)
-        model.crop_block_size(block_size or model.config.block_size)
-        return model
-    except ImportError:
-        fail(f'init_from = {name} needs the package transformers: pip install transformers')
-    except Exception as e:   # a hub, a cache and strangers' files can raise anything
-        fail(f'init_from = {name} cannot be loaded: {str(e).strip().splitlines()[0]}')
+def gather_state(opt):
+    """The state_dict of an optimizer that is sharded over processes, as if it were not: on rank 0, and on the CPU.
+    Every process must call it. (ZeroRedundancyOptimizer's own way takes most of a minute for a gigabyte.)"""
+    params = [p for group in opt.param_groups for p in group['params']]
+    mine = opt.optim.state
+    part = {i: {k: v.cpu() for k, v in mine[p].items()} for i, p in enumerate(params) if p in mine}
+    parts = [{}] * dist.get_world_size()
+    dist.gather_object(part, parts if dist.get_rank() == 0 else None)
+    ids = iter(range(len(params)))
+    groups = [{**group, 'params': [next(ids) for _ in group['params']]} for group in opt.param_groups]
+    return {'state': {i: state for part in parts for i, state in sorted(part.items())}, 'param_groups': groups}

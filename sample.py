@@ -12,9 +12,8 @@ import sys
 import torch
 
 from model import PackedLinear
-from runtime import (autocast, check_at_least, fail, load_checkpoint, load_pretrained, pick_compile, pick_device,
-                     pick_dtype)
-from tokenizer import checkpoint_tokenizer, get_codec, pretrained_tokenizer
+from runtime import autocast, check_at_least, fail, load_checkpoint, pick_compile, pick_device, pick_dtype
+from tokenizer import checkpoint_tokenizer, get_codec, load_pretrained
 
 # -----------------------------------------------------------------------------
 # settings
@@ -48,7 +47,7 @@ if init_from == 'resume':
     model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
     tokenizer = checkpoint_tokenizer(checkpoint, os.path.join(os.path.dirname(__file__), 'data'))
 else:
-    model, tokenizer = load_pretrained(init_from), pretrained_tokenizer(init_from)
+    model, tokenizer = load_pretrained(init_from)
 encode, decode = get_codec(tokenizer)
 model.eval().to(device)
 is_packed = dtype == 'float16' and torch.device(device).type == 'cpu' and PackedLinear.is_available()

@@ -1,5 +1,6 @@
 """
-Tokenizers: text to token ids and back, with what a data set or a checkpoint records of its own.
+Tokenizers: text to token ids and back, what a data set or a checkpoint records of its own, and pretrained models with
+theirs.
 
 That record is a plain dict, and all that encoding and decoding need:
     {'kind': 'char', 'itos': [...]}   the characters, each id a place in the list
@@ -11,10 +12,14 @@ import io
 import math
 import os
 import pickle
+import sys
 
 import numpy as np
 
-from runtime import OPENAI_MODELS, fail
+from model import GPT
+from runtime import fail
+
+OPENAI_MODELS = ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl')
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -74,16 +79,27 @@ def match_tokenizer(data_dir, tokenizer, model_vocab_size):
     return tokenizer
 
 
-def pretrained_tokenizer(name):
-    """The tokenizer of a pretrained model, by its Hub id or folder. It is whole: with it, sampling needs no network."""
-    if name in OPENAI_MODELS:
-        return {'kind': 'gpt2', 'bpe': [token.decode('latin-1') for token in gpt2_tokens({})]}
+def load_pretrained(name, dropout=0.0, block_size=None):
+    """(model, tokenizer): a GPT on the CPU with the weights of a GPT-2, named by its Hugging Face Hub id or its folder;
+    and its tokenizer, whole, so that later no network is needed."""
+    if name not in OPENAI_MODELS and '/' not in name and not os.path.isdir(name):
+        fail(f"init_from = {name} is not known; use 'scratch', 'resume', {', '.join(OPENAI_MODELS)}, OWNER/NAME of a "
+             'GPT-2 on the Hugging Face Hub, or a folder that has one')
     try:
         from transformers import AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
+        if not sys.stderr.isatty():
+            disable_progress_bar()
+        model = GPT.from_pretrained(name, dropout)
+        model.crop_block_size(block_size or model.config.block_size)
+        if name in OPENAI_MODELS:
+            return model, {'kind': 'gpt2', 'bpe': [token.decode('latin-1') for token in gpt2_tokens({})]}
         hf = AutoTokenizer.from_pretrained(name)
-        return {'kind': 'hf', 'json': hf.backend_tokenizer.to_str(), 'eos': hf.eos_token}
+        return model, {'kind': 'hf', 'json': hf.backend_tokenizer.to_str(), 'eos': hf.eos_token}
+    except ImportError:
+        fail(f'init_from = {name} needs the package transformers: pip install transformers')
     except Exception as e:   # a hub, a cache and strangers' files can raise anything
-        fail(f'the tokenizer of {name} cannot be loaded: {str(e).strip().splitlines()[0]}')
+        fail(f'init_from = {name} cannot be loaded: {str(e).strip().splitlines()[0]}')
 
 
 # where GPT-2 cuts a text before it merges bytes: words, numbers, signs and spaces never go together

@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
 from model import GPT, GPTConfig
-from runtime import (autocast, check_at_least, count_tokens, fail, load_checkpoint, load_pretrained, open_log,
-                     peak_flops, pick_compile, pick_device, pick_dtype, save_checkpoint)
-from tokenizer import count_tokens_per_char, load_tokenizer, match_tokenizer, pretrained_tokenizer
+from runtime import (autocast, check_at_least, count_tokens, fail, gather_state, load_checkpoint, open_log, peak_flops,
+                     pick_compile, pick_device, pick_dtype, save_checkpoint)
+from tokenizer import count_tokens_per_char, load_pretrained, load_tokenizer, match_tokenizer
 
 # -----------------------------------------------------------------------------
 # settings; the defaults are for a GPT-2 (124M) on OpenWebText
@@ -161,8 +161,7 @@ elif init_from == 'scratch':
     if sinusoidal_init:
         model.init_positions()
 else:
-    model = load_pretrained(init_from, dropout, block_size)
-    own_tokenizer = pretrained_tokenizer(init_from)
+    model, own_tokenizer = load_pretrained(init_from, dropout, block_size)
 tokenizer = match_tokenizer(data_dir, own_tokenizer, model.config.vocab_size)
 model_args = {k: getattr(model.config, k) for k in model_args}
 model.to(device)
@@ -268,9 +267,8 @@ while True:
         losses = estimate_loss()
         is_best, best_val_loss = losses['val'] < best_val_loss, min(best_val_loss, losses['val'])
         is_saving = not eval_only and (iter_num > 0 or is_last)
-        if is_saving and shard_optimizer:   # rank 0 gathers the parts, so that any number of processes can resume
-            for opt in optimizers:
-                opt.consolidate_state_dict()
+        if is_saving:   # whole, so that any number of processes can resume
+            states = [gather_state(opt) if shard_optimizer else opt.state_dict() for opt in optimizers]
         if is_master:
             now_s = elapsed_s + time.perf_counter() - started
             bits = (f", {losses['val'] * tokens_per_char / math.log(2):.4f} bits per character" if tokens_per_char
@@ -280,7 +278,7 @@ while True:
         if is_master and is_saving:
             checkpoint = {   # plain values and tensors only
                 'model': raw_model.state_dict(),
-                'optimizer': [opt.state_dict() for opt in optimizers],
+                'optimizer': states,
                 'model_args': model_args,
                 'iter_num': iter_num, 'best_val_loss': best_val_loss, 'elapsed_s': now_s,
                 'config': config, 'tokenizer': tokenizer, 'scaler': scaler.state_dict(),
@@ -290,7 +288,7 @@ while True:
                 save_checkpoint(checkpoint, os.path.join(out_dir, 'ckpt.pt'))   # to sample from
             # to resume from; the last to be written, so that a kill between the two repeats the evaluation
             save_checkpoint(checkpoint, os.path.join(out_dir, 'last.pt'))
-            del checkpoint
+        checkpoint = states = None   # their memory is free again
         t0, iters_timed = time.perf_counter(), 0   # evaluations do not count as training time
     if is_last:
         break
@@ -346,3 +344,4 @@ if is_master:
         print(f'next: python sample.py --out_dir={out_dir}')
 if is_ddp:
     dist.destroy_process_group()
+    time.sleep(0.1)   # Gloo's threads drop their last tensors; to do so while Python shuts down would abort it

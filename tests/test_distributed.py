@@ -80,7 +80,10 @@ def test_sharded_optimizer(prepared, one, tmp_path):
 def test_each_rank_holds_a_part(prepared):
     """Sharded, no rank has state for every parameter, and together they have it once."""
     code = '''
-import torch.distributed as dist, torch
+import sys
+import time
+import torch
+import torch.distributed as dist
 from model import GPT, GPTConfig
 dist.init_process_group('gloo')
 model = GPT(GPTConfig(8, 11, 2, 2, 16))
@@ -88,9 +91,12 @@ optimizers = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), 'muon', 1e-3, ns
 model(*torch.zeros(2, 1, 8, dtype=torch.long))[1].backward()
 for opt in optimizers:
     opt.step()
-print('holds', *[len(opt.optim.state) for opt in optimizers], 'of', *[len(opt.param_groups[0]['params'])
-      + sum(len(group['params']) for group in opt.param_groups[1:]) for opt in optimizers], flush=True)
+held = [len(opt.optim.state) for opt in optimizers]
+n = [sum(len(group['params']) for group in opt.param_groups) for opt in optimizers]
+sys.stdout.write(f'holds {held[0]} {held[1]} of {n[0]} {n[1]}\\n')
+sys.stdout.flush()
 dist.destroy_process_group()
+time.sleep(0.1)
 '''
     (prepared / 'hold.py').write_text(code, encoding='utf-8')
     printed = prepared.run(*TORCHRUN, '--standalone', '--nproc_per_node=2', 'hold.py')

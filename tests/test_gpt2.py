@@ -116,7 +116,8 @@ def test_gpt2_tokens_out(prepared, tmp_path, tiktoken_cache, monkeypatch):
     checkpoint = load(tmp_path / 'out' / 'ckpt.pt')
     with monkeypatch.context() as m:
         m.setenv('TIKTOKEN_CACHE_DIR', tiktoken_cache)
-        checkpoint['tokenizer'] = tokenizer.pretrained_tokenizer('gpt2')   # as a finetuned model has it: whole
+        bpe = [token.decode('latin-1') for token in tokenizer.gpt2_tokens({})]
+        checkpoint['tokenizer'] = {'kind': 'gpt2', 'bpe': bpe}   # as a finetuned model has it: whole
         encode, _ = tokenizer.get_codec({'kind': 'gpt2'})
         ids = encode(PORTUGUESE)
     torch.save(checkpoint, tmp_path / 'out' / 'ckpt.pt')
