@@ -12,7 +12,7 @@ Then, wherever transformers is installed:
 import os
 import shutil
 
-from runtime import fail, load_checkpoint
+from runtime import fail, first_line, load_checkpoint
 from tokenizer import GPT2_SPLIT, checkpoint_tokenizer, gpt2_tokens
 
 # -----------------------------------------------------------------------------
@@ -23,6 +23,7 @@ to = 'hf-model'         # the folder to make
 exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='utf-8').read())
 # -----------------------------------------------------------------------------
 
+to = os.path.normpath(to)
 if os.path.exists(to):
     fail(f'to = {to} is there already; remove it, or choose another name')
 try:
@@ -58,8 +59,8 @@ hf_tokenizer = PreTrainedTokenizerFast(
 end_id = hf_tokenizer.eos_token_id
 hf_model = GPT2LMHeadModel(GPT2Config(
     vocab_size=min(c.vocab_size, len(hf_tokenizer)), n_positions=c.block_size, n_layer=c.n_layer, n_head=c.n_head,
-    n_embd=c.n_embd, resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout, bos_token_id=end_id,
-    eos_token_id=end_id, pad_token_id=end_id))
+    n_embd=c.n_embd, bos_token_id=end_id, eos_token_id=end_id, pad_token_id=end_id,
+    **dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), checkpoint['model_args']['dropout'])))
 ours = model.state_dict()
 for key, weight in hf_model.state_dict().items():
     if key not in ours:
@@ -76,7 +77,7 @@ try:
     hf_tokenizer.save_pretrained(temporary)
     os.rename(temporary, to)
 except Exception as e:   # safetensors has errors of its own for a full disk
-    fail(f'to = {to} could not be written: {str(e).strip().splitlines()[0]}')
+    fail(f'to = {to} could not be written: {first_line(e)}')
 finally:
     shutil.rmtree(temporary, ignore_errors=True)
 print(f'wrote {to}: {hf_model.num_parameters() / 1e6:.2f}M parameters, {len(hf_tokenizer):,} tokens')

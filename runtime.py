@@ -1,5 +1,5 @@
 """
-What two scripts need, or a test must import: devices and number formats, data and log files, checkpoints.
+What two scripts need, or a test must import: devices and number formats, log and checkpoint files, optimizers' state.
 
 Importing it does nothing. A user's mistake ends in fail(): one line on stderr that says what, which value, and how to
 mend it, and exit status 1.
@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -22,6 +21,11 @@ def fail(message):
     if os.environ.get('RANK', '0') != '0':
         time.sleep(1)   # rank 0 speaks first; where it fails too, torchrun ends this process before it says the same
     raise SystemExit(f'{os.path.basename(sys.argv[0])}: {message}')
+
+
+def first_line(e):
+    """What an exception says, or what it is."""
+    return (str(e).strip() or type(e).__name__).splitlines()[0]
 
 
 def check_at_least(least, settings, *names):
@@ -100,7 +104,7 @@ def pick_compile(compile, device):
     try:   # a compiler, Triton, Python's headers: whatever is missing shows on the smallest example
         torch.compile(torch.sin)(torch.ones(2, device=device))
     except Exception as e:
-        return False, f'torch.compile does not work here: {str(e).strip().splitlines()[0]}'
+        return False, f'torch.compile does not work here: {first_line(e)}'
     return True, 'as asked' if choice == 'true' else 'it pays on cuda'
 
 
@@ -113,19 +117,6 @@ def autocast(device, dtype):
 
 # -----------------------------------------------------------------------------
 # files
-
-def count_tokens(data_dir, split, block_size):
-    """The number of tokens in a data set's train.bin or val.bin, which must hold a window of block_size at least."""
-    path, dataset = os.path.join(data_dir, f'{split}.bin'), os.path.basename(data_dir)
-    if not os.path.exists(path):
-        there = ' '.join(sorted(p.parent.name for p in Path(data_dir).parent.glob('*/prepare.py')))
-        fail(f'there is no {path}; run python data/{dataset}/prepare.py first, or choose a --dataset of: {there}')
-    n_tokens = os.path.getsize(path) // 2
-    if n_tokens <= block_size:
-        fail(f'{path} has {n_tokens:,} tokens, block_size = {block_size} needs at least {block_size + 1:,}; take a '
-             'longer text or a smaller block_size')
-    return n_tokens
-
 
 def open_log(out_dir, columns, iter_num):
     """out_dir/log.csv, opened to append. Of a run that resumes at iter_num > 0, the rows before that are kept."""
@@ -152,7 +143,7 @@ def write_whole(path, write):
             os.fsync(f.fileno())   # on the disk before the name points to it
         os.replace(temporary, path)
     except (OSError, RuntimeError) as e:   # torch reports a full disk as a RuntimeError
-        fail(f'{path} could not be written ({str(e).splitlines()[0]}); what was there before is unharmed')
+        fail(f'{path} could not be written ({first_line(e)}); what was there before is unharmed')
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -190,3 +181,13 @@ def gather_state(opt):
     ids = iter(range(len(params)))
     groups = [{**group, 'params': [next(ids) for _ in group['params']]} for group in opt.param_groups]
     return {'state': {i: state for part in parts for i, state in sorted(part.items())}, 'param_groups': groups}
+
+
+def load_state(opt, state):
+    """Give an optimizer the moments of a whole state_dict; a sharded one takes its part. Its rates stay as they are."""
+    params = [p for group in opt.param_groups for p in group['params']]
+    inner = getattr(opt, 'optim', opt)   # of a sharded one, the part in this process
+    own = {p for group in inner.param_groups for p in group['params']}
+    for i, moments in state['state'].items():
+        if params[i] in own:   # 'step' too goes to the device, where a fused AdamW counts
+            inner.state[params[i]] = {k: v.to(params[i].device) for k, v in moments.items()}

@@ -1,6 +1,5 @@
 """
-Tokenizers: text to token ids and back, what a data set or a checkpoint records of its own, and pretrained models with
-theirs.
+Tokenizers: text to token ids and back; what data sets and checkpoints record of theirs; pretrained models with theirs.
 
 That record is a plain dict, and all that encoding and decoding need:
     {'kind': 'char', 'itos': [...]}   the characters, each id a place in the list
@@ -13,11 +12,12 @@ import math
 import os
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 
 from model import GPT
-from runtime import fail
+from runtime import fail, first_line
 
 OPENAI_MODELS = ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl')
 
@@ -49,6 +49,19 @@ def load_meta(path):
         fail(f'{path} is not a vocabulary{reason}; run the prepare.py beside it again')
 
 
+def count_tokens(data_dir, split, block_size):
+    """The number of tokens in a data set's train.bin or val.bin, which must hold a window of block_size at least."""
+    path, dataset = os.path.join(data_dir, f'{split}.bin'), os.path.basename(data_dir)
+    if not os.path.exists(path):
+        there = ' '.join(sorted(p.parent.name for p in Path(data_dir).parent.glob('*/prepare.py')))
+        fail(f'there is no {path}; run python data/{dataset}/prepare.py first, or choose a --dataset of: {there}')
+    n_tokens = os.path.getsize(path) // 2
+    if n_tokens <= block_size:
+        fail(f'{path} has {n_tokens:,} tokens, block_size = {block_size} needs at least {block_size + 1:,}; take a '
+             'longer text or a smaller block_size')
+    return n_tokens
+
+
 def load_tokenizer(data_dir):
     """(tokenizer, vocab_size) of a data set: its meta.pkl's, or GPT-2's where there is none."""
     meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
@@ -58,14 +71,20 @@ def load_tokenizer(data_dir):
     return meta['tokenizer'], meta['vocab_size'] if is_char else math.ceil(meta['vocab_size'] / 64) * 64
 
 
+def fits(tokenizer, vocab_size, model_vocab_size):
+    """Whether a vocabulary is the model's. One of words may be padded to a multiple of 64; OpenAI's GPT-2 is not."""
+    is_char = tokenizer['kind'] == 'char'
+    return vocab_size == model_vocab_size if is_char else vocab_size <= math.ceil(model_vocab_size / 64) * 64
+
+
 def checkpoint_tokenizer(checkpoint, data):
     """The tokenizer of a checkpoint. One that nanoGPT wrote names its data set instead, a folder in data."""
     if 'tokenizer' in checkpoint:
         return checkpoint['tokenizer']
     folder = os.path.join(data, checkpoint.get('config', {}).get('dataset', ''))
     tokenizer, vocab_size = load_tokenizer(folder)
-    if vocab_size > math.ceil(checkpoint['model_args']['vocab_size'] / 64) * 64:
-        fail(f'the checkpoint has no vocabulary and there is no {folder}/meta.pkl; run the prepare.py there')
+    if not fits(tokenizer, vocab_size, checkpoint['model_args']['vocab_size']):
+        fail(f'the checkpoint has no vocabulary, and {folder}/meta.pkl is missing or another; prepare its text again')
     return tokenizer
 
 
@@ -73,8 +92,7 @@ def match_tokenizer(data_dir, tokenizer, model_vocab_size):
     """A model's own tokenizer, once it is clear that the data set is written in it. (The model's may be more whole.)"""
     theirs, vocab_size = load_tokenizer(data_dir)
     is_same = all(theirs.get(k) == tokenizer.get(k) for k in ('kind', 'itos', 'json'))
-    padded = model_vocab_size if theirs['kind'] == 'char' else math.ceil(model_vocab_size / 64) * 64
-    if not is_same or vocab_size > padded or (theirs['kind'] == 'char' and vocab_size != model_vocab_size):
+    if not is_same or not fits(theirs, vocab_size, model_vocab_size):
         fail(f'the vocabulary in {data_dir} is not that of the model; prepare the text with the same one')
     return tokenizer
 
@@ -88,6 +106,9 @@ def load_pretrained(name, dropout=0.0, block_size=None):
     try:
         from transformers import AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
+    except ImportError:
+        fail(f'init_from = {name} needs the package transformers: pip install transformers')
+    try:
         if not sys.stderr.isatty():
             disable_progress_bar()
         model = GPT.from_pretrained(name, dropout)
@@ -95,11 +116,11 @@ def load_pretrained(name, dropout=0.0, block_size=None):
         if name in OPENAI_MODELS:
             return model, {'kind': 'gpt2', 'bpe': [token.decode('latin-1') for token in gpt2_tokens({})]}
         hf = AutoTokenizer.from_pretrained(name)
+        hf.backend_tokenizer.no_truncation()   # as some were saved
+        hf.backend_tokenizer.no_padding()
         return model, {'kind': 'hf', 'json': hf.backend_tokenizer.to_str(), 'eos': hf.eos_token}
-    except ImportError:
-        fail(f'init_from = {name} needs the package transformers: pip install transformers')
     except Exception as e:   # a hub, a cache and strangers' files can raise anything
-        fail(f'init_from = {name} cannot be loaded: {str(e).strip().splitlines()[0]}')
+        fail(f'init_from = {name} cannot be loaded: {first_line(e)}')
 
 
 # where GPT-2 cuts a text before it merges bytes: words, numbers, signs and spaces never go together
@@ -128,12 +149,13 @@ def gpt2_encoding(tokenizer):
              'to a folder that has it')
 
 
-def get_codec(tokenizer):
-    """(encode, decode) of a tokenizer: text -> list of ids, list of ids -> text."""
+def get_codec(tokenizer, with_special=True):
+    """(encode, decode) of a tokenizer: text -> list of ids, list of ids -> text, with <|endoftext|> and its like or
+    without."""
     if tokenizer['kind'] == 'gpt2':
         gpt2 = gpt2_encoding(tokenizer)
         return (lambda text: gpt2.encode(text, allowed_special='all'),
-                lambda ids: gpt2.decode([i for i in ids if i < gpt2.n_vocab]))   # the padding of 50304 means nothing
+                lambda ids: gpt2.decode([i for i in ids if i < 50256 + with_special]))   # nor has padding a meaning
     if tokenizer['kind'] == 'hf':
         try:
             from tokenizers import Tokenizer
@@ -141,7 +163,7 @@ def get_codec(tokenizer):
             fail("this model's tokenizer needs the package tokenizers: pip install tokenizers")
         hf = Tokenizer.from_str(tokenizer['json'])
         return (lambda text: hf.encode(text, add_special_tokens=False).ids,
-                lambda ids: hf.decode(ids, skip_special_tokens=False))
+                lambda ids: hf.decode(ids, skip_special_tokens=not with_special))
     if tokenizer['kind'] != 'char':
         fail(f'the checkpoint has a tokenizer of the kind {tokenizer["kind"]!r}; this version knows char, gpt2 and hf')
     itos = tokenizer['itos']
@@ -158,10 +180,12 @@ def get_codec(tokenizer):
 
 
 def count_tokens_per_char(tokenizer, data_dir):
-    """Tokens per character of val.bin, its first token left out, since no model predicts it. None if the tokenizer is
-    not at hand."""
+    """Tokens per character of val.bin, its first token left out, since no model predicts it. The ends of documents are
+    not characters. None if the tokenizer is not at hand, which is said."""
     ids = np.fromfile(os.path.join(data_dir, 'val.bin'), dtype=np.uint16)[1:]
     try:
-        return len(ids) / len(get_codec(tokenizer)[1](ids.tolist()))
-    except SystemExit:   # no package, no network: the loss is known all the same
+        _, decode = get_codec(tokenizer, with_special=False)
+    except SystemExit as e:   # no package, no network: the loss is known all the same
+        print(f'{e}. Bits per character are left out')
         return None
+    return len(ids) / sum(len(decode(ids[i:i + 2**20].tolist())) for i in range(0, len(ids), 2**20))

@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
 from model import GPT, GPTConfig
-from runtime import (autocast, check_at_least, count_tokens, fail, gather_state, load_checkpoint, open_log, peak_flops,
+from runtime import (autocast, check_at_least, fail, gather_state, load_checkpoint, load_state, open_log, peak_flops,
                      pick_compile, pick_device, pick_dtype, save_checkpoint)
-from tokenizer import count_tokens_per_char, load_pretrained, load_tokenizer, match_tokenizer
+from tokenizer import count_tokens, count_tokens_per_char, load_pretrained, load_tokenizer, match_tokenizer
 
 # -----------------------------------------------------------------------------
 # settings; the defaults are for a GPT-2 (124M) on OpenWebText
@@ -97,6 +97,9 @@ device_type = torch.device(device).type
 if device_type == 'cuda':
     torch.cuda.set_device(torch.device(device).index or 0)
     torch.set_float32_matmul_precision('high')   # float32 products in TF32: several times faster, hardly less exact
+if is_ddp and (device_type == 'mps' or backend not in ('auto', 'gloo', 'nccl')
+               or backend == 'nccl' and device_type != 'cuda'):
+    fail(f'backend = {backend} cannot join processes on {device_type}; use --backend=auto, and on a Mac --device=cpu')
 if gradient_accumulation_steps % world_size:
     fewer = gradient_accumulation_steps // world_size * world_size
     fail(f'gradient_accumulation_steps = {gradient_accumulation_steps} cannot be shared by {world_size} processes; '
@@ -149,11 +152,10 @@ own_tokenizer = tokenizer
 if init_from == 'resume':
     newest = 'last.pt' if os.path.exists(os.path.join(out_dir, 'last.pt')) else 'ckpt.pt'
     model, checkpoint = load_checkpoint(os.path.join(out_dir, newest), dropout)
-    was = {**checkpoint['model_args'], **checkpoint.get('config', {})}   # a finetuned model has a shape of its own
     for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'bias'):
-        if was[k] != config[k]:
-            fail(f'{k} is {config[k]}, but {was[k]} in {out_dir}/{newest}; resume with the config file that the run '
-                 'began with')
+        was = checkpoint['model_args'][k]
+        if config[k] not in (was, checkpoint.get('config', {}).get(k)):   # a finetuned model has a shape of its own
+            fail(f'{k} is {config[k]}, but {was} in {out_dir}/{newest}; resume with the config file of that run')
     own_tokenizer = checkpoint.get('tokenizer', tokenizer)   # nanoGPT's have none
 elif init_from == 'scratch':
     torch.manual_seed(seed)
@@ -166,7 +168,9 @@ tokenizer = match_tokenizer(data_dir, own_tokenizer, model.config.vocab_size)
 model_args = {k: getattr(model.config, k) for k in model_args}
 model.to(device)
 if is_ddp:
-    dist.init_process_group(backend if backend != 'auto' else 'nccl' if device_type == 'cuda' else 'gloo')
+    # Gloo beside NCCL: a sharded state is gathered in the memory of the CPU
+    auto_backend = 'cpu:gloo,cuda:nccl' if device_type == 'cuda' else 'gloo'
+    dist.init_process_group(auto_backend if backend == 'auto' else backend)
 shard_optimizer = shard_optimizer and is_ddp
 try:
     optimizers = model.configure_optimizers(
@@ -181,9 +185,7 @@ if init_from == 'resume':
     if len(states) != len(optimizers):
         fail(f'optimizer = {optimizer} is not what {out_dir}/{newest} was trained with; resume with the same one')
     for opt, state in zip(optimizers, states, strict=True):
-        # the old run's moments, but today's rates and decay
-        opt.load_state_dict({'state': state['state'], 'param_groups': [
-            {**new, 'params': old['params']} for new, old in zip(opt.param_groups, state['param_groups'])]})
+        load_state(opt, state)   # the old run's moments, but today's rates and decay
     scaler.load_state_dict(checkpoint.get('scaler', {}) or scaler.state_dict())
     iter_num, best_val_loss = checkpoint['iter_num'], float(checkpoint['best_val_loss'])
     elapsed_s = checkpoint.get('elapsed_s', 0.0)

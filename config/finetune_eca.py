@@ -26,5 +26,5 @@ gradient_accumulation_steps = 8
 max_iters = 400
 dropout = 0.1        # um modelo deste tamanho decora o texto depressa
 
-learning_rate = 3e-5   # bem menor que do zero: o que o modelo já sabe não se deve perder
+learning_rate = 3e-5   # bem menor que num treino do zero, para não perder o que o modelo já sabe
 decay_lr = False       # constante: o treino é curto

@@ -19,6 +19,11 @@ def fail(message):
     raise SystemExit(f'prepare.py: {message}')
 
 
+def first_line(e):
+    """What an exception says, or what it is."""
+    return (str(e).strip() or type(e).__name__).splitlines()[0]
+
+
 def read_text(path):
     """The whole file as UTF-8, newlines untouched."""
     try:
@@ -127,7 +132,7 @@ def write_char_dataset(text, folder):
     print(f'val has {len(ids) - n:,} tokens')
 
 
-def load_tokenizer(name):
+def make_encoder(name):
     """(encode, end, meta): encode(text) -> list of ids; the id that ends a document, or None; what meta.pkl is to hold,
     None for 'gpt2', which needs no meta.pkl. Any other name is a Hugging Face tokenizer: a Hub id or a folder."""
     if name == 'gpt2':
@@ -142,26 +147,34 @@ def load_tokenizer(name):
         return gpt2.encode_ordinary, gpt2.eot_token, None
     try:
         from transformers import AutoTokenizer
-        hf = AutoTokenizer.from_pretrained(name)
-        fast = hf.backend_tokenizer
     except ImportError:
         fail(f'tokenizer {name} needs the package transformers: pip install transformers')
+    try:
+        hf = AutoTokenizer.from_pretrained(name)
+        fast = hf.backend_tokenizer
+        fast.no_truncation()   # as some were saved
+        fast.no_padding()
     except Exception as e:   # a hub, a cache and strangers' files can raise anything
-        fail(f'tokenizer {name} cannot be loaded: {str(e).strip().splitlines()[0]}')
+        fail(f'tokenizer {name} cannot be loaded: {first_line(e)}')
     if len(hf) > 65536:
         fail(f'tokenizer {name} has {len(hf):,} tokens; uint16 ids have room for 65,536')
     meta = {'vocab_size': len(hf), 'tokenizer': {'kind': 'hf', 'json': fast.to_str(), 'eos': hf.eos_token}}
-    fast.encode_special_tokens = True   # a '<|endoftext|>' in the text is text
-    return lambda text: fast.encode(text, add_special_tokens=False).ids, hf.eos_token_id, meta
+
+    def encode(text):
+        fast.encode_special_tokens = True   # a '<|endoftext|>' in the text is text; lost when sent to another process
+        return fast.encode(text, add_special_tokens=False).ids
+
+    return encode, hf.eos_token_id, meta
 
 
 def split_text(text, size=1 << 20):
-    """Cut a long text in pieces of about so many characters, where GPT-2's tokenizer cuts it anyway: before a single
-    space or line break between two words. So the tokens of the pieces are those of the whole."""
+    """Cut a long text in pieces of so many characters or a little more, where GPT-2's tokenizer cuts it anyway: before
+    a single space or line break between two words. So the tokens of the pieces are those of the whole. (A text without
+    such a place is cut at twice the size.)"""
     start = 0
     while start < len(text):
-        gap = re.compile(r'(?<=\S)[ \n](?=\S)').search(text, start + size)
-        end = gap.start() if gap else len(text)
+        gap = re.compile(r'(?<=\S)[ \n](?=\S)').search(text, start + size, start + 2 * size)
+        end = gap.start() if gap else min(start + 2 * size, len(text))
         yield text[start:end]
         start = end
 
@@ -171,7 +184,7 @@ def write_token_dataset(text, folder, tokenizer):
     folder, and say what they hold."""
     if len(text) < MIN_CHARS:
         fail(f'the text has {len(text):,} characters, too few to train on: at least {MIN_CHARS:,} are needed')
-    encode, _, meta = load_tokenizer(tokenizer)
+    encode, _, meta = make_encoder(tokenizer)
     ids = {}
     for split, part in (('train', text[:int(len(text) * 0.9)]), ('val', text[int(len(text) * 0.9):])):
         with tqdm(total=len(part), unit='char', unit_scale=True, desc=split, disable=None) as bar:

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import TINY, assert_same_run, load, read_log
+from conftest import REPO, TINY, assert_same_run, load, read_log
 
 import runtime
 
@@ -153,3 +153,26 @@ def test_one_rank_evaluates_as_many(prepared, one, tmp_path):
     shared = torchrun(prepared, 4, *ARGS, *args)
     found = [re.search(r'step 20: .*, val loss (\S+), (\S+) bits per character', text) for text in (alone, shared)]
     assert abs(float(found[0][1]) - float(found[1][1])) < 2e-4 and abs(float(found[0][2]) - float(found[1][2])) < 2e-4
+
+
+@pytest.mark.parametrize('args, says', [
+    (['--backend=nccl'], 'backend = nccl cannot join processes on cpu; use --backend=auto'),
+    (['--backend=mpi'], 'backend = mpi cannot join processes on cpu'),
+])
+def test_backends_that_will_not_do(prepared, args, says):
+    """As one process of a torchrun sees it."""
+    assert says in prepared.run('train.py', *ARGS, *args, env={'RANK': '0', 'WORLD_SIZE': '1'}, fails=True)
+
+
+@pytest.mark.parametrize('readme', ['README.md', 'README.en.md'])
+def test_commands_in_readme_share_their_micro_batches(readme):
+    found = 0
+    for line in (REPO / readme).read_text(encoding='utf-8').splitlines():
+        if line.startswith('    torchrun'):
+            settings = {'gradient_accumulation_steps': 40}
+            exec((REPO / re.search(r'config/\w+\.py', line)[0]).read_text(encoding='utf-8'), settings)
+            options = {k: int(v) for k, v in re.findall(r'--(\w+)=(\d+)\b', line)}
+            steps = options.get('gradient_accumulation_steps', settings['gradient_accumulation_steps'])
+            assert steps % (options['nproc_per_node'] * options.get('nnodes', 1)) == 0, line
+            found += 1
+    assert found == 4

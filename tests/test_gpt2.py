@@ -77,7 +77,7 @@ def test_what_is_not_gpt2(prepared, tmp_path, config, says):
 
 def export(workspace, out_dir, to):
     """(our model, transformers' model, its tokenizer) of a checkpoint and of what export.py makes of it."""
-    assert f'wrote {to}' in workspace.run('export.py', f'--out_dir={out_dir}', f'--to={to}',
+    assert f'wrote {to}' in workspace.run('export.py', f'--out_dir={out_dir}', f'--to={to}/',
                                           env={'TIKTOKEN_CACHE_DIR': str(workspace / 'none')})
     hf, hf_tokenizer = (kind.from_pretrained(to) for kind in (transformers.AutoModelForCausalLM,
                                                               transformers.AutoTokenizer))
@@ -112,7 +112,7 @@ def test_gpt2_tokens_out(prepared, tmp_path, tiktoken_cache, monkeypatch):
     assert '---' in prepared.run('sample.py', f'--out_dir={tmp_path}/out', '--max_new_tokens=5', env=env)
     line = prepared.run('train.py', *TINY, '--dataset=shakespeare', '--n_layer=1', '--n_embd=8', '--init_from=resume',
                         '--eval_only=True', '--eval_iters=0', f'--out_dir={tmp_path}/out')
-    assert 'bits per character' not in line and 'val loss' in line   # it cannot count characters
+    assert 'Bits per character are left out' in line and ' bits per character' not in line and 'val loss' in line
     checkpoint = load(tmp_path / 'out' / 'ckpt.pt')
     with monkeypatch.context() as m:
         m.setenv('TIKTOKEN_CACHE_DIR', tiktoken_cache)
@@ -166,7 +166,8 @@ def test_finetune_somebodys_model(bare, tmp_path):
     bare.run(f'{ECA}/prepare.py', f'{ECA}/amostra.txt')
     other = bare.run(*args, '--dataset=ecadequeiuroz_char', '--init_from=resume', fails=True)
     assert 'is not that of the model' in other
-    assert 'n_positions' not in bare.run(*args, f'--init_from={tmp_path}/hf', '--block_size=33', fails=True)
+    said = bare.run(*args, f'--init_from={tmp_path}/hf', '--block_size=33', fails=True)
+    assert "block_size = 33 is not between 1 and the model's 32" in said
 
 
 class Hub(http.server.BaseHTTPRequestHandler):

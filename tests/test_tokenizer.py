@@ -1,10 +1,38 @@
-"""Tokenizers: round trips, the real GPT-2 vocabulary without a network, vocabularies that lie."""
+"""Vocabularies: characters there and back, files that lie, files that would run a command."""
 
+import os
 import pickle
 
 import pytest
 
 import tokenizer
+
+class Payload:
+    """What a stranger's pickle would do: run a command."""
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.path}',)
+
+
+@pytest.mark.parametrize('where', ['stoi', 'tokenizer'])
+def test_payloads_do_not_run(tmp_path, where):
+    ran = tmp_path / 'ran'
+    meta = {'vocab_size': 1, 'itos': {0: 'a'}, 'stoi': {'a': 0}, where: Payload(ran)}
+    (tmp_path / 'meta.pkl').write_bytes(pickle.dumps(meta))
+    with pytest.raises(SystemExit, match=r'not a vocabulary \(it asks for posix.system\)'):
+        tokenizer.load_meta(str(tmp_path / 'meta.pkl'))
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize('content', [b'', b'not a vocabulary', pickle.dumps({'model': 3}, 2), pickle.dumps([1, 2], 2),
+                                     pickle.dumps({'vocab_size': 3, 'tokenizer': {'kind': 'char'}})])
+def test_files_that_are_something_else(tmp_path, content):
+    (tmp_path / 'meta.pkl').write_bytes(content)
+    with pytest.raises(SystemExit, match='not a vocabulary'):
+        tokenizer.load_meta(str(tmp_path / 'meta.pkl'))
+
 
 @pytest.mark.parametrize('meta', [
     {'vocab_size': 3, 'itos': {0: 'a', 1: 'b'}, 'stoi': {'a': 0, 'b': 1}},

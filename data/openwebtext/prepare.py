@@ -5,8 +5,8 @@ Turn OpenWebText, or documents of yours, into GPT-2's tokens: train.bin and val.
     python data/openwebtext/prepare.py --num_proc=8 docs/*.jsonl   # your own: .jsonl, .parquet or .txt files
 
 A document is a row with a text in .jsonl and .parquet, a whole file in .txt. Each ends with <|endoftext|>; one in 2000,
-drawn at random, goes to val.bin. Memory stays within bounds however large the corpus is: it is streamed through
-Hugging Face's cache, whose place the variable HF_HOME sets.
+drawn at random, goes to val.bin, and one at least. Memory stays within bounds however large the corpus is: it passes
+through Hugging Face's cache on the disk, whose place the variable HF_HOME sets.
 """
 
 import argparse
@@ -17,45 +17,54 @@ from tqdm import tqdm
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(here))   # data/, for common.py: what the prepare.py scripts share
-from common import fail, load_tokenizer, split_text, write_token_files   # noqa: E402
+from common import fail, first_line, make_encoder, split_text, write_token_files   # noqa: E402
 
 # the scripts that data sets used to come with no longer run; this branch has the same documents as Parquet files
 HUB_ID, REVISION, N_DOCUMENTS = 'Skylion007/openwebtext', 'refs/convert/parquet', 8_013_769
+ROWS = 100   # in memory at once; a row of a text file has 64 thousand characters
 
 
 def read_texts(files):
     """Rows of text files given as (path, size, time of change). A long file comes in pieces; the last one ends it."""
     for path, _, _ in files:
         with open(path, encoding='utf-8', newline='') as f:
-            rest = f.read(1 << 20)
-            while chunk := f.read(1 << 20):
-                *whole, rest = split_text(rest + chunk)
+            rest = f.read(1 << 16)
+            while chunk := f.read(1 << 16):
+                *whole, rest = split_text(rest + chunk, 1 << 16)
                 yield from ({'text': piece, 'is_end': False} for piece in whole)
             yield {'text': rest, 'is_end': True}
 
 
-def load_documents(paths, num_proc):
-    """A data set with a column 'text', and with 'is_end' where some rows are not yet the end of their document."""
+def load_splits(paths, num_proc):
+    """{'train': rows, 'test': rows}, each row with a 'text', and with 'is_end' where a document may have several."""
     from datasets import Dataset, load_dataset
+    in_2000 = dict(test_size=0.0005, seed=2357, shuffle=True)   # nanoGPT's split
     if not paths:
         documents = load_dataset(HUB_ID, revision=REVISION, split='train', num_proc=num_proc)
         if len(documents) != N_DOCUMENTS:
             print(f'{HUB_ID} came with {len(documents):,} documents; it used to have {N_DOCUMENTS:,}')
-        return documents
-    kinds = {os.path.splitext(path)[1] for path in paths}
+        return documents.train_test_split(**in_2000)
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         fail(f'there is no file {missing[0]}')
-    if kinds == {'.txt'}:
-        files = [(path, os.path.getsize(path), os.path.getmtime(path)) for path in paths]   # new ones are read anew
-        return Dataset.from_generator(read_texts, gen_kwargs={'files': files})
-    loaders = {'.jsonl': 'json', '.json': 'json', '.parquet': 'parquet'}
+    kinds = {os.path.splitext(path)[1] for path in paths}
+    loaders = {'.txt': None, '.jsonl': 'json', '.json': 'json', '.parquet': 'parquet'}
     if len(kinds) > 1 or not kinds <= loaders.keys():
         fail(f'the files end in {" ".join(sorted(kinds))}; give files of one kind: .jsonl, .parquet or .txt')
-    documents = load_dataset(loaders[kinds.pop()], data_files=paths, split='train')
-    if 'text' not in documents.column_names:
-        fail(f"{paths[0]} has no column 'text', only {', '.join(documents.column_names)}; rename the one to train on")
-    return documents
+    if kinds == {'.txt'}:   # files go to one split or the other, and what is in a file stays in order
+        documents = Dataset.from_dict({'file': [[path, str(os.path.getsize(path)), str(os.path.getmtime(path))]
+                                                for path in paths]})
+    else:
+        documents = load_dataset(loaders[kinds.pop()], data_files=paths, split='train')
+        if 'text' not in documents.column_names or 'string' not in str(documents.features['text'].dtype):
+            fail(f"{paths[0]} has no text in a column 'text'; its columns are {', '.join(documents.column_names)}")
+    if len(documents) < 2:
+        fail('one document cannot be split in two; for a single text, use data/shakespeare/prepare.py')
+    splits = documents.train_test_split(**in_2000)
+    if 'file' not in documents.column_names:
+        return splits
+    return {name: Dataset.from_generator(read_texts, gen_kwargs={'files': list(rows['file'])}, writer_batch_size=ROWS)
+            for name, rows in splits.items()}
 
 
 def tokenize(row, encode, end):
@@ -64,8 +73,8 @@ def tokenize(row, encode, end):
 
 
 def batches(split, rows):
-    """The ids of a split in arrays, a thousand rows at a time."""
-    for table in tqdm(rows.with_format('arrow').iter(1000), total=-(-len(rows) // 1000), desc=f'{split}.bin',
+    """The ids of a split, in arrays."""
+    for table in tqdm(rows.with_format('arrow').iter(ROWS), total=-(-len(rows) // ROWS), desc=f'{split}.bin',
                       disable=None):
         yield table['ids'].combine_chunks().flatten().to_numpy().astype('<u2')
 
@@ -84,17 +93,15 @@ if __name__ == '__main__':
     logging.set_verbosity(logging.CRITICAL)   # what goes wrong, fail() says
     if not sys.stderr.isatty():
         disable_progress_bars()
-    encode, end, meta = load_tokenizer(args.tokenizer)
+    encode, end, meta = make_encoder(args.tokenizer)
     num_proc = args.num_proc if args.num_proc > 1 else None
     try:
-        documents = load_documents(args.files, num_proc)
-    except Exception as e:   # a hub, a cache and strangers' files can raise anything
-        fail(f'the documents cannot be loaded: {str(e.__cause__ or e).strip().splitlines()[0]}')
-    if len(documents) < 2:
-        fail(f'{len(documents)} document cannot be split in two; for a single text, use data/shakespeare/prepare.py')
-    splits = documents.train_test_split(test_size=0.0005, seed=2357, shuffle=True)
-    ids = splits.map(tokenize, fn_kwargs={'encode': encode, 'end': end}, remove_columns=documents.column_names,
-                     features=Features({'ids': List(Value('uint16'))}), num_proc=num_proc, desc='tokenizing')
+        ids = {name: rows.map(tokenize, fn_kwargs={'encode': encode, 'end': end}, remove_columns=rows.column_names,
+                              features=Features({'ids': List(Value('uint16'))}), num_proc=num_proc,
+                              writer_batch_size=ROWS, desc=f'tokenizing {name}')
+               for name, rows in load_splits(args.files, num_proc).items()}
+    except Exception as e:   # a hub, a cache, a full disk and strangers' files can raise anything
+        fail(f'the documents cannot be read: {first_line(e.__cause__ or e)}')
     write_token_files(here, batches('train', ids['train']), batches('val', ids['test']), meta)
     for split in ('train', 'val'):
         n_tokens = os.path.getsize(os.path.join(here, f'{split}.bin')) // 2
