@@ -4,12 +4,13 @@ Turn OpenWebText, or documents of yours, into GPT-2's tokens: train.bin and val.
     python data/openwebtext/prepare.py --num_proc=8                # some 54 GB in Hugging Face's cache, 17 GB here
     python data/openwebtext/prepare.py --num_proc=8 docs/*.jsonl   # your own: .jsonl, .parquet or .txt files
 
-A document is a row with a text in .jsonl and .parquet, a whole file in .txt. Each ends with <|endoftext|>; one in 2000,
-drawn at random, goes to val.bin, and one at least. Memory stays within bounds however large the corpus is: it passes
-through Hugging Face's cache on the disk, whose place the variable HF_HOME sets.
+A document is a row with a text in .jsonl and .parquet, a whole file in .txt. Each ends with <|endoftext|>. One in 2000,
+and one at least, goes to val.bin: of rows drawn at random, of .txt files the last. Memory stays within bounds however
+large the corpus is: it passes through Hugging Face's cache on the disk, whose place the variable HF_HOME sets.
 """
 
 import argparse
+import math
 import os
 import sys
 
@@ -51,20 +52,17 @@ def load_splits(paths, num_proc):
     loaders = {'.txt': None, '.jsonl': 'json', '.json': 'json', '.parquet': 'parquet'}
     if len(kinds) > 1 or not kinds <= loaders.keys():
         fail(f'the files end in {" ".join(sorted(kinds))}; give files of one kind: .jsonl, .parquet or .txt')
-    if kinds == {'.txt'}:   # files go to one split or the other, and what is in a file stays in order
-        documents = Dataset.from_dict({'file': [[path, str(os.path.getsize(path)), str(os.path.getmtime(path))]
-                                                for path in paths]})
-    else:
-        documents = load_dataset(loaders[kinds.pop()], data_files=paths, split='train')
-        if 'text' not in documents.column_names or 'string' not in str(documents.features['text'].dtype):
-            fail(f"{paths[0]} has no text in a column 'text'; its columns are {', '.join(documents.column_names)}")
+    documents = paths if kinds == {'.txt'} else load_dataset(loaders[kinds.pop()], data_files=paths, split='train')
     if len(documents) < 2:
         fail('one document cannot be split in two; for a single text, use data/shakespeare/prepare.py')
-    splits = documents.train_test_split(**in_2000)
-    if 'file' not in documents.column_names:
-        return splits
-    return {name: Dataset.from_generator(read_texts, gen_kwargs={'files': list(rows['file'])}, writer_batch_size=ROWS)
-            for name, rows in splits.items()}
+    if documents is paths:   # what is in a file stays in order
+        n = math.ceil(len(paths) * 0.0005)
+        return {name: Dataset.from_generator(read_texts, writer_batch_size=ROWS, gen_kwargs={
+            'files': [(path, os.path.getsize(path), os.path.getmtime(path)) for path in part]})
+            for name, part in (('train', paths[:-n]), ('test', paths[-n:]))}
+    if 'text' not in documents.column_names or 'string' not in str(documents.features['text'].dtype):
+        fail(f"{paths[0]} has no text in a column 'text'; its columns are {', '.join(documents.column_names)}")
+    return documents.train_test_split(**in_2000)
 
 
 def tokenize(row, encode, end):
