@@ -100,4 +100,6 @@ def _configure(script):
     script.update(settings)
 
 
+for _stream in (sys.stdout, sys.stderr):
+    _stream.reconfigure(errors='backslashreplace')   # not every console can show every character
 _configure(globals())

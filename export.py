@@ -12,7 +12,8 @@ Then, wherever transformers is installed:
 import os
 import shutil
 
-from runtime import fail, first_line, load_checkpoint
+from checkpoint import load_checkpoint
+from runtime import fail, first_line
 from tokenizer import GPT2_SPLIT, checkpoint_tokenizer, gpt2_tokens
 
 # -----------------------------------------------------------------------------
@@ -61,6 +62,7 @@ hf_model = GPT2LMHeadModel(GPT2Config(
     vocab_size=min(c.vocab_size, len(hf_tokenizer)), n_positions=c.block_size, n_layer=c.n_layer, n_head=c.n_head,
     n_embd=c.n_embd, bos_token_id=end_id, eos_token_id=end_id, pad_token_id=end_id,
     **dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), checkpoint['model_args']['dropout'])))
+hf_model.generation_config.max_length = c.block_size   # pipelines would go on beyond the last position
 ours = model.state_dict()
 for key, weight in hf_model.state_dict().items():
     if key not in ours:

@@ -1,11 +1,14 @@
 """
-What two scripts need, or a test must import: devices and number formats, log and checkpoint files, optimizers' state.
+What two scripts need, or a test must import: devices and number formats, signals, and how to fail.
 
 Importing it does nothing. A user's mistake ends in fail(): one line on stderr that says what, which value, and how to
 mend it, and exit status 1.
 """
 
+import math
 import os
+import shlex
+import signal
 import sys
 import time
 from contextlib import nullcontext
@@ -13,7 +16,7 @@ from contextlib import nullcontext
 import torch
 import torch.distributed as dist
 
-from model import GPT, GPTConfig, PackedLinear
+from model import PackedLinear
 
 
 def fail(message):
@@ -21,6 +24,34 @@ def fail(message):
     if os.environ.get('RANK', '0') != '0':
         time.sleep(1)   # rank 0 speaks first; where it fails too, torchrun ends this process before it says the same
     raise SystemExit(f'{os.path.basename(sys.argv[0])}: {message}')
+
+
+def explain_crash(kind, e, trace):
+    """For sys.excepthook: Ctrl-C and memory that ran out need no traceback."""
+    if isinstance(e, MemoryError) or 'out of memory' in str(e).lower() or "can't allocate memory" in str(e):
+        print(f'{os.path.basename(sys.argv[0])}: memory ran out; lower batch_size (and raise '
+              'gradient_accumulation_steps to make up for it), block_size or the size of the model', file=sys.stderr)
+    elif kind is not KeyboardInterrupt:
+        sys.__excepthook__(kind, e, trace)
+
+
+def resume_command():
+    """What to type to go on with a training that stopped."""
+    return f"python {shlex.join(arg for arg in sys.argv if not arg.startswith('--init_from='))} --init_from=resume"
+
+
+def catch_signals():
+    """From here on SIGINT (Ctrl-C) and SIGTERM end nothing: they go to the list returned. A second one ends it all."""
+    caught = []
+
+    def handler(number, frame):
+        caught.append(number)
+        if len(caught) > 1:
+            raise SystemExit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+    return caught
 
 
 def first_line(e):
@@ -33,6 +64,13 @@ def check_at_least(least, settings, *names):
     for name in names:
         if settings[name] < least:
             fail(f'{name} = {settings[name]} will not do; it must be at least {least}')
+
+
+def check_finite(value, name, iter_num):
+    """End the script if a number of the training is NaN or infinite."""
+    if not math.isfinite(value):
+        fail(f'the {name} is {value} at iteration {iter_num}, and what was saved before is unharmed; likely causes: '
+             'learning_rate or muon_lr too high, warmup_iters too few, grad_clip = 0, or dtype = float16')
 
 
 # -----------------------------------------------------------------------------
@@ -108,86 +146,25 @@ def pick_compile(compile, device):
     return True, 'as asked' if choice == 'true' else 'it pays on cuda'
 
 
+def pick_backend(backend, device):
+    """What joins processes on a device. 'auto': NCCL on CUDA, with Gloo beside it for what lies in the CPU's memory."""
+    kind = torch.device(device).type
+    if kind == 'mps' or backend not in ('auto', 'gloo', 'nccl') or (backend == 'nccl' and kind != 'cuda'):
+        fail(f'backend = {backend} cannot join processes on {kind}; use --backend=auto, and on a Mac --device=cpu')
+    return backend if backend != 'auto' else 'cpu:gloo,cuda:nccl' if kind == 'cuda' else 'gloo'
+
+
+def is_any_process(flag, device):
+    """Whether a flag is set in any of the processes that train together."""
+    if not dist.is_initialized():
+        return flag
+    flags = torch.tensor(float(flag), device=device)
+    dist.all_reduce(flags)
+    return flags.item() > 0
+
+
 def autocast(device, dtype):
     """The context to compute in: autocast for the half precisions, nothing for float32."""
     if dtype == 'float32':
         return nullcontext()
     return torch.autocast(torch.device(device).type, getattr(torch, dtype))
-
-
-# -----------------------------------------------------------------------------
-# files
-
-def open_log(out_dir, columns, iter_num):
-    """out_dir/log.csv, opened to append. Of a run that resumes at iter_num > 0, the rows before that are kept."""
-    path = os.path.join(out_dir, 'log.csv')
-    try:
-        os.makedirs(out_dir, exist_ok=True)
-        rows = [','.join(columns) + '\n']
-        if iter_num > 0 and os.path.exists(path):
-            with open(path, encoding='utf-8') as f:
-                rows += [row for row in f if row.split(',')[0].isdigit() and int(row.split(',')[0]) < iter_num]
-        write_whole(path, lambda f: f.write(''.join(rows).encode()))
-        return open(path, 'a', encoding='utf-8', newline='', buffering=1)
-    except OSError as e:
-        fail(f'out_dir = {out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
-
-
-def write_whole(path, write):
-    """Have write(file) fill a file that then takes the name path: whole, or not at all."""
-    temporary = f'{path}.{os.getpid()}.tmp'
-    try:
-        with open(temporary, 'wb') as f:
-            write(f)
-            f.flush()
-            os.fsync(f.fileno())   # on the disk before the name points to it
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as e:   # torch reports a full disk as a RuntimeError
-        fail(f'{path} could not be written ({first_line(e)}); what was there before is unharmed')
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-
-
-def save_checkpoint(checkpoint, path):
-    """Write a dict of tensors and plain values to path."""
-    write_whole(path, lambda f: torch.save(checkpoint, f))
-
-
-def load_checkpoint(path, dropout=0.0):
-    """(model, checkpoint): a GPT on the CPU, and the dict that save_checkpoint or nanoGPT wrote. Loads tensors and
-    plain values only, so a file from a stranger can be wrong but can do nothing."""
-    if not os.path.exists(path):
-        fail(f'there is no {path}; train first, or give the folder of a run as --out_dir')
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        model = GPT(GPTConfig(**{**checkpoint['model_args'], 'dropout': dropout}))
-        # in nanoGPT's files a compiled model's names carry a prefix, and on torch 1 the causal mask was a weight
-        weights = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()}
-        model.load_state_dict({k: v for k, v in weights.items() if not k.endswith('.attn.bias')})
-        return model, checkpoint
-    except Exception:   # bytes from anywhere can make torch raise anything
-        fail(f'{path} is not a whole checkpoint of this program or of nanoGPT')
-
-
-def gather_state(opt):
-    """The state_dict of an optimizer that is sharded over processes, as if it were not: on rank 0, and on the CPU.
-    Every process must call it. (ZeroRedundancyOptimizer's own way takes most of a minute for a gigabyte.)"""
-    params = [p for group in opt.param_groups for p in group['params']]
-    mine = opt.optim.state
-    part = {i: {k: v.cpu() for k, v in mine[p].items()} for i, p in enumerate(params) if p in mine}
-    parts = [{}] * dist.get_world_size()
-    dist.gather_object(part, parts if dist.get_rank() == 0 else None)
-    ids = iter(range(len(params)))
-    groups = [{**group, 'params': [next(ids) for _ in group['params']]} for group in opt.param_groups]
-    return {'state': {i: state for part in parts for i, state in sorted(part.items())}, 'param_groups': groups}
-
-
-def load_state(opt, state):
-    """Give an optimizer the moments of a whole state_dict; a sharded one takes its part. Its rates stay as they are."""
-    params = [p for group in opt.param_groups for p in group['params']]
-    inner = getattr(opt, 'optim', opt)   # of a sharded one, the part in this process
-    own = {p for group in inner.param_groups for p in group['params']}
-    for i, moments in state['state'].items():
-        if params[i] in own:   # 'step' too goes to the device, where a fused AdamW counts
-            inner.state[params[i]] = {k: v.to(params[i].device) for k, v in moments.items()}

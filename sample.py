@@ -11,9 +11,12 @@ import sys
 
 import torch
 
+from checkpoint import load_checkpoint
 from model import PackedLinear
-from runtime import autocast, check_at_least, fail, load_checkpoint, pick_compile, pick_device, pick_dtype
+from runtime import autocast, check_at_least, explain_crash, fail, pick_compile, pick_device, pick_dtype
 from tokenizer import checkpoint_tokenizer, get_codec, load_pretrained
+
+sys.excepthook = explain_crash
 
 # -----------------------------------------------------------------------------
 # settings
@@ -33,7 +36,6 @@ compile = 'false'       # torch.compile pays only for very long texts
 exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='utf-8').read())
 # -----------------------------------------------------------------------------
 
-sys.stdout.reconfigure(errors='backslashreplace')   # not every console can show every character
 device = pick_device(device)
 dtype = pick_dtype(dtype, device, is_training=False)
 compile, compile_reason = pick_compile(compile, device)

@@ -56,6 +56,8 @@ def count_tokens(data_dir, split, block_size):
         there = ' '.join(sorted(p.parent.name for p in Path(data_dir).parent.glob('*/prepare.py')))
         fail(f'there is no {path}; run python data/{dataset}/prepare.py first, or choose a --dataset of: {there}')
     n_tokens = os.path.getsize(path) // 2
+    if os.path.getsize(path) % 2:
+        fail(f'{path} has an odd number of bytes, and tokens have two each; prepare it again')
     if n_tokens <= block_size:
         fail(f'{path} has {n_tokens:,} tokens, block_size = {block_size} needs at least {block_size + 1:,}; take a '
              'longer text or a smaller block_size')
@@ -94,7 +96,17 @@ def match_tokenizer(data_dir, tokenizer, model_vocab_size):
     is_same = all(theirs.get(k) == tokenizer.get(k) for k in ('kind', 'itos', 'json'))
     if not is_same or not fits(theirs, vocab_size, model_vocab_size):
         fail(f'the vocabulary in {data_dir} is not that of the model; prepare the text with the same one')
+    for split in ('train', 'val'):   # not all of a large file: the first million, the last, a thousand between
+        data = np.memmap(os.path.join(data_dir, f'{split}.bin'), dtype=np.uint16, mode='r')
+        for part in (data[:10**6], data[-10**6:], data[::len(data) // 1000 + 1]):
+            check_ids(part, model_vocab_size, data_dir)
     return tokenizer
+
+
+def check_ids(ids, vocab_size, data_dir):
+    """End the script if one of the ids (an array) is beyond the model's vocabulary."""
+    if ids.max() >= vocab_size:
+        fail(f'{data_dir} has the token {ids.max()}, beyond the {vocab_size} that the model knows; prepare it again')
 
 
 def load_pretrained(name, dropout=0.0, block_size=None):

@@ -6,9 +6,10 @@ Train a GPT, on one device or on many.
     torchrun --standalone --nproc_per_node=4 train.py config/train_eca_char.py --gradient_accumulation_steps=4
 """
 
-import csv
 import math
 import os
+import signal
+import sys
 import time
 
 import numpy as np
@@ -17,10 +18,13 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
+from checkpoint import gather_state, load_run, load_states, open_log, save_checkpoint
 from model import GPT, GPTConfig
-from runtime import (autocast, check_at_least, fail, gather_state, load_checkpoint, load_state, open_log, peak_flops,
-                     pick_compile, pick_device, pick_dtype, save_checkpoint)
-from tokenizer import count_tokens, count_tokens_per_char, load_pretrained, load_tokenizer, match_tokenizer
+from runtime import (autocast, catch_signals, check_at_least, check_finite, explain_crash, fail, is_any_process,
+                     peak_flops, pick_backend, pick_compile, pick_device, pick_dtype, resume_command)
+from tokenizer import check_ids, count_tokens, count_tokens_per_char, load_pretrained, load_tokenizer, match_tokenizer
+
+sys.excepthook = explain_crash
 
 # -----------------------------------------------------------------------------
 # settings; the defaults are for a GPT-2 (124M) on OpenWebText
@@ -97,9 +101,7 @@ device_type = torch.device(device).type
 if device_type == 'cuda':
     torch.cuda.set_device(torch.device(device).index or 0)
     torch.set_float32_matmul_precision('high')   # float32 products in TF32: several times faster, hardly less exact
-if is_ddp and (device_type == 'mps' or backend not in ('auto', 'gloo', 'nccl')
-               or backend == 'nccl' and device_type != 'cuda'):
-    fail(f'backend = {backend} cannot join processes on {device_type}; use --backend=auto, and on a Mac --device=cpu')
+backend = pick_backend(backend, device) if is_ddp else ''
 if gradient_accumulation_steps % world_size:
     fewer = gradient_accumulation_steps // world_size * world_size
     fail(f'gradient_accumulation_steps = {gradient_accumulation_steps} cannot be shared by {world_size} processes; '
@@ -111,6 +113,8 @@ compile, compile_reason = pick_compile(compile, device)
 if is_master:
     print(f'device: {device}, dtype: {dtype}, compile: {compile} ({compile_reason})')
     print(f'tokens per iteration: {tokens_per_iter:,}')
+    if decay_lr and warmup_iters > max_iters > 0:
+        print(f'warmup_iters = {warmup_iters} is more than max_iters = {max_iters}: the rate stays below its peak')
 
 # data: random windows of block_size tokens. A batch is a function of (seed, split, its number) and of nothing else, so
 # that resumed and uninterrupted runs, and one process and four, see the same
@@ -130,7 +134,9 @@ def get_batch(split, number):
     starts = (np.arange(number * batch_size, min((number + 1) * batch_size, n_val_windows)) * block_size if is_sweep
               else rng.integers(len(data) - block_size, size=batch_size))
     places = starts[:, None] + np.arange(block_size + 1)   # (B, T + 1)
-    windows = torch.from_numpy(data[np.minimum(places, len(data) - 1)].astype(np.int64))
+    ids = data[np.minimum(places, len(data) - 1)]
+    check_ids(ids, model_args['vocab_size'], data_dir)   # on a GPU it would be a riddle
+    windows = torch.from_numpy(ids.astype(np.int64))
     if device_type == 'cuda':
         windows = windows.pin_memory()   # copied while the GPU computes
     windows = windows.to(device, non_blocking=device_type == 'cuda')
@@ -139,9 +145,8 @@ def get_batch(split, number):
 
 
 # model: from scratch, where the last run stopped, or somebody's GPT-2
-iter_num = 0            # iterations done
-best_val_loss = 1e9
-elapsed_s = 0.0         # wall time before this process, evaluations included
+iter_num, best_val_loss = 0, 1e9   # iterations done, and the lowest val loss in them
+elapsed_s = 0.0   # wall time before this process, evaluations included
 model_args = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
                   vocab_size=vocab_size, dropout=dropout)
 try:
@@ -150,12 +155,7 @@ except ValueError as e:
     fail(e)
 own_tokenizer = tokenizer
 if init_from == 'resume':
-    newest = 'last.pt' if os.path.exists(os.path.join(out_dir, 'last.pt')) else 'ckpt.pt'
-    model, checkpoint = load_checkpoint(os.path.join(out_dir, newest), dropout)
-    for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'bias'):
-        was = checkpoint['model_args'][k]
-        if config[k] not in (was, checkpoint.get('config', {}).get(k)):   # a finetuned model has a shape of its own
-            fail(f'{k} is {config[k]}, but {was} in {out_dir}/{newest}; resume with the config file of that run')
+    model, checkpoint = load_run(out_dir, config)
     own_tokenizer = checkpoint.get('tokenizer', tokenizer)   # nanoGPT's have none
 elif init_from == 'scratch':
     torch.manual_seed(seed)
@@ -168,9 +168,7 @@ tokenizer = match_tokenizer(data_dir, own_tokenizer, model.config.vocab_size)
 model_args = {k: getattr(model.config, k) for k in model_args}
 model.to(device)
 if is_ddp:
-    # Gloo beside NCCL: a sharded state is gathered in the memory of the CPU
-    auto_backend = 'cpu:gloo,cuda:nccl' if device_type == 'cuda' else 'gloo'
-    dist.init_process_group(auto_backend if backend == 'auto' else backend)
+    dist.init_process_group(backend)
 shard_optimizer = shard_optimizer and is_ddp
 try:
     optimizers = model.configure_optimizers(
@@ -180,16 +178,11 @@ except ValueError as e:
     fail(e)
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # only float16 underflows
 if init_from == 'resume':
-    states = checkpoint.get('optimizer', [])
-    states = states if isinstance(states, list) else [states]   # nanoGPT has one
-    if len(states) != len(optimizers):
-        fail(f'optimizer = {optimizer} is not what {out_dir}/{newest} was trained with; resume with the same one')
-    for opt, state in zip(optimizers, states, strict=True):
-        load_state(opt, state)   # the old run's moments, but today's rates and decay
+    load_states(optimizers, checkpoint, f'{out_dir} was trained with another optimizer than {optimizer}; use the same')
     scaler.load_state_dict(checkpoint.get('scaler', {}) or scaler.state_dict())
     iter_num, best_val_loss = checkpoint['iter_num'], float(checkpoint['best_val_loss'])
     elapsed_s = checkpoint.get('elapsed_s', 0.0)
-    del checkpoint, states   # their memory is free again
+    del checkpoint   # its memory is free again
 # to compare tokenizers by; counted only where all of val.bin is read anyway
 tokens_per_char = count_tokens_per_char(tokenizer, data_dir) if eval_iters == 0 and is_master else None
 # mfu (model FLOPs utilization): the share of the devices' peak that goes into the model
@@ -235,9 +228,8 @@ def get_lr(it):
 
 
 # log: log.csv gets a row for each line printed
-columns = ['iter', 'elapsed_s', 'lr', 'loss', 'train_loss', 'val_loss']
 if is_master:
-    log_file = open(os.devnull, 'w') if eval_only else open_log(out_dir, columns, iter_num)
+    log_rows = open_log(out_dir, iter_num, eval_only)
     if wandb_log:
         try:
             import wandb
@@ -248,7 +240,7 @@ if is_master:
 
 def log(line, **row):
     tqdm.write(line)   # print() would tear the progress bar
-    csv.DictWriter(log_file, columns, lineterminator='\n').writerow(row)
+    log_rows.writerow({**row, 'elapsed_s': round(elapsed_s + time.perf_counter() - started, 1)})
     if wandb_log:
         wandb.log({k.replace('_loss', '/loss'): v for k, v in row.items()})
 
@@ -257,42 +249,45 @@ def log(line, **row):
 bar = tqdm(total=max_iters, initial=iter_num, unit='it', dynamic_ncols=True, disable=None if is_master else True)
 started = t0 = time.perf_counter()
 iters_timed = 0   # iterations since t0
+caught = catch_signals()
 while True:
     lr = get_lr(iter_num) if decay_lr else learning_rate
     for opt in optimizers:
         for group in opt.param_groups:
             group['lr'] = lr * group['lr_scale']
 
+    is_stopping = is_any_process(bool(caught), device)   # a signal stops the run after the step under way
+
     # evaluate, and save what is worth keeping
     is_last = iter_num >= max_iters or eval_only
-    if iter_num % eval_interval == 0 or is_last:
+    is_evaluating = (iter_num % eval_interval == 0 or is_last) and not is_stopping
+    if is_evaluating:
         losses = estimate_loss()
         is_best, best_val_loss = losses['val'] < best_val_loss, min(best_val_loss, losses['val'])
-        is_saving = not eval_only and (iter_num > 0 or is_last)
-        if is_saving:   # whole, so that any number of processes can resume
-            states = [gather_state(opt) if shard_optimizer else opt.state_dict() for opt in optimizers]
         if is_master:
-            now_s = elapsed_s + time.perf_counter() - started
-            bits = (f", {losses['val'] * tokens_per_char / math.log(2):.4f} bits per character" if tokens_per_char
-                    else '')
-            log(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}{bits}",
-                iter=iter_num, elapsed_s=round(now_s, 1), lr=lr, train_loss=losses['train'], val_loss=losses['val'])
-        if is_master and is_saving:
-            checkpoint = {   # plain values and tensors only
-                'model': raw_model.state_dict(),
-                'optimizer': states,
-                'model_args': model_args,
-                'iter_num': iter_num, 'best_val_loss': best_val_loss, 'elapsed_s': now_s,
-                'config': config, 'tokenizer': tokenizer, 'scaler': scaler.state_dict(),
+            bits = losses['val'] * (tokens_per_char or 0) / math.log(2)
+            log(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"
+                + (f', {bits:.4f} bits per character' if bits else ''),
+                iter=iter_num, lr=lr, train_loss=losses['train'], val_loss=losses['val'])
+        check_finite(losses['val'], 'val loss', iter_num)
+        t0, iters_timed = time.perf_counter(), 0   # evaluations do not count as training time
+    if not eval_only and (is_stopping or is_last or (is_evaluating and iter_num > 0)):
+        check_finite(torch.nn.utils.get_total_norm(raw_model.parameters()).item(), 'norm of the weights', iter_num)
+        states = [gather_state(opt) if shard_optimizer else opt.state_dict() for opt in optimizers]
+        if is_master:
+            checkpoint = {   # plain values and tensors only; optimizer states whole, for any number of processes
+                'model': raw_model.state_dict(), 'optimizer': states, 'scaler': scaler.state_dict(),
+                'model_args': model_args, 'config': config, 'tokenizer': tokenizer,
+                'iter_num': iter_num, 'best_val_loss': best_val_loss,
+                'elapsed_s': elapsed_s + time.perf_counter() - started,
             }
-            if is_best or always_save_checkpoint:
+            if is_evaluating and (is_best or always_save_checkpoint):
                 tqdm.write(f'saving checkpoint to {out_dir}')
                 save_checkpoint(checkpoint, os.path.join(out_dir, 'ckpt.pt'))   # to sample from
             # to resume from; the last to be written, so that a kill between the two repeats the evaluation
             save_checkpoint(checkpoint, os.path.join(out_dir, 'last.pt'))
         checkpoint = states = None   # their memory is free again
-        t0, iters_timed = time.perf_counter(), 0   # evaluations do not count as training time
-    if is_last:
+    if is_last or is_stopping:
         break
 
     # forward and backward, over micro-batches whose gradients add up
@@ -332,7 +327,8 @@ while True:
             speed = f'{tokens_per_iter / dt_ms * 1000:,.0f} tokens/s'
             mfu = f'{flops_per_iter / dt_ms * 1000 / peak:.1%}' if peak else 'n/a'
             log(f'iter {iter_num}: loss {lossf:.4f}, time {dt_ms:.2f}ms, mfu {mfu}, {speed}',
-                iter=iter_num, elapsed_s=round(elapsed_s + time.perf_counter() - started, 1), lr=lr, loss=lossf)
+                iter=iter_num, lr=lr, loss=lossf)
+            check_finite(lossf, 'loss', iter_num)
             bar.set_postfix_str(f'loss {lossf:.4f}, {speed}')
             t0, iters_timed = time.perf_counter(), 0
     iter_num += 1
@@ -340,10 +336,14 @@ while True:
 
 bar.close()
 if is_master:
-    log_file.close()
-    print(f'done: {iter_num} iterations, best val loss {best_val_loss:.4f}')
-    if os.path.exists(os.path.join(out_dir, 'ckpt.pt')):
-        print(f'next: python sample.py --out_dir={out_dir}')
+    if is_stopping:
+        print(f'stopped after {iter_num} iterations; to go on: {resume_command()}')
+    else:
+        print(f'done: {iter_num} iterations, best val loss {best_val_loss:.4f}')
+        if os.path.exists(os.path.join(out_dir, 'ckpt.pt')):
+            print(f'next: python sample.py --out_dir={out_dir}')
 if is_ddp:
     dist.destroy_process_group()
     time.sleep(0.1)   # Gloo's threads drop their last tensors; to do so while Python shuts down would abort it
+if is_stopping:
+    sys.exit(128 + (caught or [signal.SIGTERM])[0])

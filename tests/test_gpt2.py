@@ -10,8 +10,8 @@ import torch
 from conftest import ECA, TINY, load
 
 import tokenizer
+from checkpoint import load_checkpoint
 from model import GPT
-from runtime import load_checkpoint
 
 transformers = pytest.importorskip('transformers')
 PORTUGUESE = 'Não há pressa, José: o coração da avó «às vezes» dói…\n\n\tPõe-te à janela — são 7h30!  Até já.\r\n 😀'
@@ -95,8 +95,8 @@ def test_characters_out(prepared, tmp_path, bias):
     encode, decode = tokenizer.get_codec(load(tmp_path / 'out' / 'ckpt.pt')['tokenizer'])
     assert hf_tokenizer.is_fast and hf_tokenizer(text).input_ids == encode(text)
     assert hf_tokenizer.decode(encode(text)) == text == decode(encode(text))
-    written = transformers.pipeline('text-generation', str(tmp_path / 'hf'))('Meu caro', max_new_tokens=9)
-    assert len(written[0]['generated_text']) == len('Meu caro') + 9
+    written = transformers.pipeline('text-generation', str(tmp_path / 'hf'))('Meu caro', do_sample=True)
+    assert len(written[0]['generated_text']) == 32   # the window is full
     again = prepared.run('export.py', f'--out_dir={tmp_path}/out', f'--to={tmp_path}/hf', fails=True)
     assert f'to = {tmp_path}/hf is there already' in again
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import checkpoint
 import runtime
 
 
@@ -116,38 +117,38 @@ def test_autocast_keeps_float32_plain():
 
 
 ARGS = dict(n_layer=1, n_head=1, n_embd=8, block_size=4, bias=False, vocab_size=5, dropout=0.5)
-CHECKPOINT = {'model': runtime.GPT(runtime.GPTConfig(**ARGS)).state_dict(), 'model_args': ARGS, 'iter_num': 7}
+CHECKPOINT = {'model': checkpoint.GPT(checkpoint.GPTConfig(**ARGS)).state_dict(), 'model_args': ARGS, 'iter_num': 7}
 
 
 def test_checkpoint_round_trip(tmp_path):
     path = str(tmp_path / 'ckpt.pt')
-    runtime.save_checkpoint(CHECKPOINT, path)
-    runtime.save_checkpoint({**CHECKPOINT, 'iter_num': 8}, path)   # over the old one
-    assert runtime.load_checkpoint(path)[1]['iter_num'] == 8
+    checkpoint.save_checkpoint(CHECKPOINT, path)
+    checkpoint.save_checkpoint({**CHECKPOINT, 'iter_num': 8}, path)   # over the old one
+    assert checkpoint.load_checkpoint(path)[1]['iter_num'] == 8
     assert os.listdir(tmp_path) == ['ckpt.pt']
 
 
 def test_weights_that_do_not_fit_their_description(tmp_path):
     path = str(tmp_path / 'ckpt.pt')
     for wrong in (dict(n_layer=2), dict(n_embd=16), dict(n_head=3), dict(colour='red')):
-        runtime.save_checkpoint({**CHECKPOINT, 'model_args': {**ARGS, **wrong}}, path)
+        checkpoint.save_checkpoint({**CHECKPOINT, 'model_args': {**ARGS, **wrong}}, path)
         with pytest.raises(SystemExit, match='not a whole checkpoint'):
-            runtime.load_checkpoint(path)
+            checkpoint.load_checkpoint(path)
 
 
 def test_old_nanogpt_names(tmp_path):
     """Prefixes of compiled models, and the mask that nanoGPT stored on torch 1."""
     weights = {f'_orig_mod.{k}': v for k, v in CHECKPOINT['model'].items()}
     weights['_orig_mod.transformer.h.0.attn.bias'] = torch.ones(1, 1, 4, 4)
-    runtime.save_checkpoint({**CHECKPOINT, 'model': weights}, str(tmp_path / 'ckpt.pt'))
-    model, _ = runtime.load_checkpoint(str(tmp_path / 'ckpt.pt'), dropout=0.25)
+    checkpoint.save_checkpoint({**CHECKPOINT, 'model': weights}, str(tmp_path / 'ckpt.pt'))
+    model, _ = checkpoint.load_checkpoint(str(tmp_path / 'ckpt.pt'), dropout=0.25)
     assert all(torch.equal(v, CHECKPOINT['model'][k]) for k, v in model.state_dict().items())
     assert model.config.dropout == 0.25
 
 
 def test_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     path = str(tmp_path / 'ckpt.pt')
-    runtime.save_checkpoint(CHECKPOINT, path)
+    checkpoint.save_checkpoint(CHECKPOINT, path)
 
     def half_a_save(checkpoint, f):
         f.write(b'half')
@@ -155,8 +156,8 @@ def test_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, 'save', half_a_save)
     with pytest.raises(SystemExit, match='No space left on device'):
-        runtime.save_checkpoint({**CHECKPOINT, 'iter_num': 8}, path)
-    assert runtime.load_checkpoint(path)[1]['iter_num'] == 7 and os.listdir(tmp_path) == ['ckpt.pt']
+        checkpoint.save_checkpoint({**CHECKPOINT, 'iter_num': 8}, path)
+    assert checkpoint.load_checkpoint(path)[1]['iter_num'] == 7 and os.listdir(tmp_path) == ['ckpt.pt']
 
 
 class Payload:
@@ -172,7 +173,7 @@ def test_payloads_do_not_run(tmp_path):
     ran = tmp_path / 'ran'
     torch.save({**CHECKPOINT, 'config': Payload(ran)}, tmp_path / 'ckpt.pt')
     with pytest.raises(SystemExit, match='not a whole checkpoint'):
-        runtime.load_checkpoint(str(tmp_path / 'ckpt.pt'))
+        checkpoint.load_checkpoint(str(tmp_path / 'ckpt.pt'))
     assert not ran.exists()
 
 
@@ -180,4 +181,4 @@ def test_payloads_do_not_run(tmp_path):
 def test_files_that_are_something_else(tmp_path, content):
     (tmp_path / 'file').write_bytes(content)
     with pytest.raises(SystemExit, match='not a whole checkpoint'):
-        runtime.load_checkpoint(str(tmp_path / 'file'))
+        checkpoint.load_checkpoint(str(tmp_path / 'file'))

@@ -39,20 +39,6 @@ def test_prompt_longer_than_the_window(trained):
     assert sample(trained, f'--start={prompt}').startswith(prompt)
 
 
-@pytest.mark.parametrize('args, says', [
-    (['--start='], 'the prompt is empty'),
-    (['--num_samples=0'], 'num_samples = 0'),
-    (['--max_new_tokens=0'], 'max_new_tokens = 0'),
-    (['--temperature=-1'], 'temperature = -1.0'),
-    (['--top_k=-1'], 'top_k = -1'),
-    (['--keep=-1'], 'keep = -1'),
-    (['--keep=33'], "keep = 33 is not between 0 and the model's block_size = 32"),
-    (['--init_from=gpt3'], 'init_from = gpt3 is not known'),
-    (['--out_dir=out-nada'], 'there is no out-nada/ckpt.pt; train first'),
-])
-def test_mistakes(trained, args, says):
-    assert says in sample(trained, *args, fails=True)
-
 
 def test_checkpoint_from_nanogpt(trained):
     """nanoGPT knows no tokenizer record, and its compiled models carry a prefix: the data set's meta.pkl serves."""

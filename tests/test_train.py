@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ECA, REPO, TINY, assert_same_run, load, read_log
 
-from runtime import load_checkpoint
+from checkpoint import load_checkpoint
 
 
 def test_the_three_commands(bare):
@@ -248,38 +248,9 @@ def test_wandb_offline(prepared, tmp_path):
     assert b'val/loss' in content and b'learning_rate' in content
 
 
-@pytest.mark.parametrize('args, says', [
-    (['--lr_schedule=step'], "lr_schedule = step is not known; use 'cosine' or 'linear'"),
-    (['--dataset=nada'], 'choose a --dataset of: ecadequeiuroz ecadequeiuroz_char openwebtext shakespeare'),
-    (['--block_size=100000'], 'take a longer text or a smaller block_size'),
-    (['--block_size=0'], 'block_size = 0 will not do; it must be at least 1'),
-    (['--batch_size=-1'], 'batch_size = -1'),
-    (['--eval_interval=0'], 'eval_interval = 0'),
-    (['--log_interval=0'], 'log_interval = 0'),
-    (['--eval_iters=-1'], 'eval_iters = -1'),
-    (['--seed=-1'], 'seed = -1'),
-    (['--learning_rate=0'], 'must both be above 0'),
-    (['--muon_lr=-1'], 'must both be above 0'),
-    (['--muon_momentum=1'], "Muon's momentum is 1.0"),
-    (['--n_layer=0'], 'n_layer is 0'),
-    (['--dropout=1'], 'dropout is 1.0'),
-    (['--n_embd=33'], 'n_embd = 33 cannot be split over n_head = 2 heads; try n_embd = 32'),
-    (['--optimizer=sgd'], "optimizer is 'sgd'; it must be 'adamw' or 'muon'"),
-    (['--init_from=resumed'], "init_from = resumed is not known; use 'scratch', 'resume', gpt2,"),
-    (['--init_from=resume', '--out_dir=out-nada'], 'there is no out-nada/ckpt.pt; train first'),
-    (['--device=cuda:99'], 'device = cuda:99 is not on this machine'),
-    (['--device=gpu'], 'device = gpu is not the name of a device'),
-    (['--dtype=int8'], 'dtype = int8 is not known'),
-    (['--compile=maybe'], 'compile = maybe is not known'),
-    (['--gradient_accumulation_steps=0'], 'gradient_accumulation_steps = 0'),
-    (['--out_dir=train.py'], 'out_dir = train.py cannot be written to'),
-])
-def test_mistakes(prepared, args, says):
-    assert says in prepared.run('train.py', *TINY, '--max_iters=1', *args, fails=True)
-
 
 def test_resume_refuses_another_shape(prepared, tmp_path):
     prepared.run('train.py', *TINY, '--max_iters=1', f'--out_dir={tmp_path}/out')
     resume = ['train.py', *TINY, '--max_iters=2', f'--out_dir={tmp_path}/out', '--init_from=resume']
     assert 'n_layer is 3, but 2 in' in prepared.run(*resume, '--n_layer=3', fails=True)
-    assert 'optimizer = adamw is not what' in prepared.run(*resume, '--optimizer=adamw', fails=True)
+    assert 'was trained with another optimizer than adamw' in prepared.run(*resume, '--optimizer=adamw', fails=True)

@@ -1,0 +1,124 @@
+"""
+A run on the disk: log.csv, ckpt.pt (the best model) and last.pt (the newest state), and the optimizers' part in them.
+Every file is whole or not there, and holds tensors and plain values only.
+"""
+
+import csv
+import glob
+import os
+import zipfile
+
+import torch
+import torch.distributed as dist
+
+from model import GPT, GPTConfig
+from runtime import fail, first_line
+
+try:
+    import fcntl
+except ImportError:   # Windows
+    fcntl = None
+
+
+def open_log(out_dir, iter_num, is_off=False):
+    """A csv.DictWriter on out_dir/log.csv. Of a run that resumes at iter_num > 0 the rows before that are kept. While
+    this process lives, no other one can do the same. is_off: nothing is written."""
+    columns = ['iter', 'elapsed_s', 'lr', 'loss', 'train_loss', 'val_loss']
+    path = os.path.join(out_dir, 'log.csv') if not is_off else os.devnull
+    try:
+        if not is_off:
+            os.makedirs(out_dir, exist_ok=True)
+            if fcntl:
+                fcntl.flock(os.open(out_dir, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)   # until the process ends
+            for half in glob.glob(os.path.join(glob.escape(out_dir), '*.tmp')):   # of a process that was killed
+                os.remove(half)
+            rows = [','.join(columns) + '\n']
+            if iter_num > 0 and os.path.exists(path):
+                with open(path, encoding='utf-8') as f:
+                    rows += [row for row in f if row.split(',')[0].isdigit() and int(row.split(',')[0]) < iter_num]
+            write_whole(path, lambda f: f.write(''.join(rows).encode()))
+        f = open(path, 'a', encoding='utf-8', newline='', buffering=1)   # a row at a time
+        return csv.DictWriter(f, columns, lineterminator='\n')
+    except BlockingIOError:
+        fail(f'out_dir = {out_dir} is in use by another training; wait for it, or choose another with --out_dir=')
+    except OSError as e:
+        fail(f'out_dir = {out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
+
+
+def write_whole(path, write):
+    """Have write(file) fill a file that then takes the name path: whole, or not at all."""
+    temporary = f'{path}.{os.getpid()}.tmp'
+    try:
+        with open(temporary, 'wb') as f:
+            write(f)
+            f.flush()
+            os.fsync(f.fileno())   # on the disk before the name points to it
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as e:   # torch reports a full disk as a RuntimeError
+        fail(f'{path} could not be written ({first_line(e)}); what was there before is unharmed')
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def save_checkpoint(checkpoint, path):
+    """Write a dict of tensors and plain values to path."""
+    write_whole(path, lambda f: torch.save(checkpoint, f))
+
+
+def load_checkpoint(path, dropout=0.0):
+    """(model, checkpoint): a GPT on the CPU, and the dict that save_checkpoint or nanoGPT wrote. Loads tensors and
+    plain values only, so a file from a stranger can be wrong but can do nothing."""
+    if not os.path.exists(path):
+        fail(f'there is no {path}; train first, or give the folder of a run as --out_dir')
+    try:
+        if zipfile.ZipFile(path).testzip():   # torch.load does not look at the checksums that torch.save writes
+            raise ValueError
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        model = GPT(GPTConfig(**{**checkpoint['model_args'], 'dropout': dropout}))
+        # in nanoGPT's files a compiled model's names carry a prefix, and on torch 1 the causal mask was a weight
+        weights = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()}
+        model.load_state_dict({k: v for k, v in weights.items() if not k.endswith('.attn.bias')})
+        return model, checkpoint
+    except Exception:   # bytes from anywhere can make torch raise anything
+        fail(f'{path} is not a whole checkpoint of this program or of nanoGPT')
+
+
+def load_run(out_dir, config):
+    """(model, checkpoint) of the newest state in out_dir, once it is clear that the settings describe that model."""
+    newest = 'last.pt' if os.path.exists(os.path.join(out_dir, 'last.pt')) else 'ckpt.pt'
+    model, checkpoint = load_checkpoint(os.path.join(out_dir, newest), config['dropout'])
+    for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'bias'):
+        was = checkpoint['model_args'][k]
+        if config[k] not in (was, checkpoint.get('config', {}).get(k)):   # a finetuned model has a shape of its own
+            fail(f'{k} is {config[k]}, but {was} in {out_dir}/{newest}; resume with the config file of that run')
+    return model, checkpoint
+
+
+def gather_state(opt):
+    """The state_dict of an optimizer that is sharded over processes, as if it were not: on rank 0, and on the CPU.
+    Every process must call it. (ZeroRedundancyOptimizer's own way takes most of a minute for a gigabyte.)"""
+    params = [p for group in opt.param_groups for p in group['params']]
+    mine = opt.optim.state
+    part = {i: {k: v.cpu() for k, v in mine[p].items()} for i, p in enumerate(params) if p in mine}
+    parts = [{}] * dist.get_world_size()
+    dist.gather_object(part, parts if dist.get_rank() == 0 else None)
+    ids = iter(range(len(params)))
+    groups = [{**group, 'params': [next(ids) for _ in group['params']]} for group in opt.param_groups]
+    return {'state': {i: state for part in parts for i, state in sorted(part.items())}, 'param_groups': groups}
+
+
+def load_states(optimizers, checkpoint, otherwise):
+    """Give optimizers the moments in a checkpoint; a sharded one takes its part. Their rates stay as they are. The
+    script ends with the line `otherwise` if the checkpoint is of other optimizers."""
+    states = checkpoint.get('optimizer', [])
+    states = states if isinstance(states, list) else [states]   # nanoGPT has one
+    if len(states) != len(optimizers):
+        fail(otherwise)
+    for opt, state in zip(optimizers, states):
+        params = [p for group in opt.param_groups for p in group['params']]
+        inner = getattr(opt, 'optim', opt)   # of a sharded one, the part in this process
+        own = {p for group in inner.param_groups for p in group['params']}
+        for i, moments in state['state'].items():
+            if params[i] in own:   # 'step' too goes to the device, where a fused AdamW counts
+                inner.state[params[i]] = {k: v.to(params[i].device) for k, v in moments.items()}

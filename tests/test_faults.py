@@ -1,0 +1,193 @@
+"""What goes wrong outside: signals, kills, full disks, two at once, numbers that are none. Nothing is lost."""
+
+import os
+import random
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ECA, TINY, assert_same_run, load
+
+ARGS = [*TINY, '--dropout=0.2', '--gradient_accumulation_steps=2', '--eval_interval=7', '--eval_iters=1',
+        '--max_iters=150']
+
+
+def start(workspace, *args, **kwargs):
+    env = {**os.environ, 'PYTHONUNBUFFERED': '1'}
+    return subprocess.Popen([sys.executable, *map(str, args)], cwd=workspace.path, env=env, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+
+
+def wait_for(process, text):
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(process.stderr.read())
+
+
+def weights(out):
+    """What ckpt.pt and last.pt hold, to compare."""
+    found = [load(out / name) for name in ('ckpt.pt', 'last.pt')]
+    return [(c['iter_num'], {k: v.tolist() for k, v in c['model'].items()}) for c in found]
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(prepared, tmp_path_factory):
+    """The folder of ARGS, run in one go."""
+    out = tmp_path_factory.mktemp('uninterrupted') / 'out'
+    prepared.run('train.py', *ARGS, f'--out_dir={out}')
+    return out
+
+
+@pytest.mark.parametrize('number, at', [(signal.SIGINT, 'iter 3:'), (signal.SIGTERM, 'step 14:')])
+def test_signal_stops_and_the_printed_command_goes_on(prepared, uninterrupted, tmp_path, number, at):
+    process = start(prepared, 'train.py', *ARGS, f'--out_dir={tmp_path}/out')
+    wait_for(process, at)
+    process.send_signal(number)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and errors == ''
+    (line,) = [line for line in printed.splitlines() if line.startswith('stopped after ')]
+    stopped_at = int(line.split()[2])
+    assert 0 < stopped_at < 150 and load(tmp_path / 'out' / 'last.pt')['iter_num'] == stopped_at
+    command = shlex.split(line.split('to go on: ')[1])
+    assert command[0] == 'python' and command[-1] == '--init_from=resume'
+    prepared.run(*command[1:])
+    assert_same_run(uninterrupted, tmp_path / 'out')
+
+
+def test_second_signal_stops_at_once(prepared, tmp_path):
+    """In a step that takes a minute; what was saved stays."""
+    prepared.run('train.py', *ARGS, '--max_iters=7', f'--out_dir={tmp_path}/out')
+    before = weights(tmp_path / 'out')
+    process = start(prepared, 'train.py', *ARGS, '--init_from=resume', '--batch_size=20000', '--eval_iters=0',
+                    f'--out_dir={tmp_path}/out')
+    wait_for(process, 'step 7:')
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == 130 and 'Traceback' not in process.stderr.read()
+    assert before == weights(tmp_path / 'out')
+
+
+def test_ranks_stop_together(prepared, tmp_path):
+    """A signal to one of two processes: both save at one iteration, and end."""
+    process = start(prepared, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'train.py', *ARGS,
+                    '--max_iters=100000', f'--out_dir={tmp_path}/out')
+    wait_for(process, 'iter 3:')
+    found = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(found[-1]), signal.SIGTERM)
+    printed, _ = process.communicate(timeout=100)
+    assert 'stopped after ' in printed and (tmp_path / 'out' / 'last.pt').exists()
+
+
+KILLED = '''
+import os, random, runpy, signal, sys, time
+import numpy, torch, tqdm                       # once, for all that are killed
+import torch._dynamo, torch.distributed, torch.nn.parallel
+sys.path.insert(0, os.getcwd())
+out, args = sys.argv[1], sys.argv[2:]
+rng, kills = random.Random(0), 0
+while True:
+    pid = os.fork()
+    if pid == 0:
+        resume = ['--init_from=resume'] if os.path.exists(f'{out}/last.pt') else []
+        sys.argv = ['train.py', *args, f'--out_dir={out}', *resume]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        runpy.run_path('train.py', run_name='__main__')
+        os._exit(0)
+    time.sleep(rng.uniform(0.15, 0.55))
+    os.kill(pid, signal.SIGKILL)
+    if os.waitpid(pid, 0)[1] == 0:
+        break
+    kills += 1
+    for name in ('ckpt.pt', 'last.pt'):
+        if os.path.exists(f'{out}/{name}'):
+            torch.load(f'{out}/{name}', weights_only=True)
+print('killed', kills)
+'''
+
+
+def test_killed_again_and_again(prepared, tmp_path):
+    """SIGKILL a few dozen times, at random moments of a run that saves every iteration: the files always load, and the
+    run comes out as if nothing had happened."""
+    args = [*TINY, '--dropout=0.2', '--eval_interval=1', '--eval_iters=1', '--max_iters=700', '--n_layer=1',
+            '--always_save_checkpoint=True']
+    prepared.run('train.py', *args, f'--out_dir={tmp_path}/whole')
+    printed = prepared.run('-c', KILLED, tmp_path / 'out', *args)
+    assert int(printed.split()[-1]) >= 24
+    assert_same_run(tmp_path / 'whole', tmp_path / 'out')
+    assert len(list((tmp_path / 'out').iterdir())) <= 4   # nor do halves of files pile up
+
+
+def small_files(n_bytes):
+    """For a process about to start: no file may grow beyond so many bytes, as on a full disk."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+
+
+def test_full_disk(prepared, tmp_path):
+    prepared.run('train.py', *ARGS, '--max_iters=7', f'--out_dir={tmp_path}/out')
+    before = weights(tmp_path / 'out')
+    process = start(prepared, 'train.py', *ARGS, '--init_from=resume', f'--out_dir={tmp_path}/out',
+                    preexec_fn=small_files(50_000))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and len(errors.splitlines()) == 1
+    assert 'could not be written' in errors and 'what was there before is unharmed' in errors
+    assert before == weights(tmp_path / 'out')
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['ckpt.pt', 'last.pt', 'log.csv']
+
+
+def test_full_disk_while_preparing(bare):
+    bare.run(f'{ECA}/prepare.py', f'{ECA}/amostra.txt')
+    before = {path.name: path.read_bytes() for path in (bare / ECA).iterdir()}
+    (bare / 'outro.txt').write_text('outra vez ' * 20_000, encoding='utf-8')
+    process = start(bare, f'{ECA}/prepare.py', 'outro.txt', preexec_fn=small_files(50_000))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and len(errors.splitlines()) == 1 and 'its files are as they were' in errors
+    assert before == {path.name: path.read_bytes() for path in (bare / ECA).iterdir()}
+
+
+def test_two_at_once(prepared, tmp_path):
+    process = start(prepared, 'train.py', *ARGS, '--max_iters=100000', f'--out_dir={tmp_path}/out')
+    wait_for(process, 'iter 8:')
+    said = prepared.run('train.py', *ARGS, f'--out_dir={tmp_path}/out', fails=True)
+    assert f'out_dir = {tmp_path}/out is in use by another training' in said
+    evaluated = prepared.run('train.py', *ARGS, '--init_from=resume', '--eval_only=True', f'--out_dir={tmp_path}/out')
+    assert 'val loss' in evaluated   # to look does no harm
+    process.kill()
+    process.communicate()
+    prepared.run('train.py', *ARGS, '--max_iters=2', f'--out_dir={tmp_path}/out')   # a dead one keeps nobody out
+
+
+@pytest.mark.parametrize('args', [['--grad_clip=0', '--learning_rate=1e9', '--muon_lr=1e9', '--decay_lr=False'],
+                                  ['--grad_clip=0', '--learning_rate=1e9', '--muon_lr=1e9', '--decay_lr=False',
+                                   '--log_interval=1000']])
+def test_numbers_gone_wrong(prepared, tmp_path, args):
+    """The run stops, with the iteration and the likely causes, and does not save what is broken."""
+    prepared.run('train.py', *ARGS, '--max_iters=7', f'--out_dir={tmp_path}/out')
+    before = weights(tmp_path / 'out')
+    said = prepared.run('train.py', *ARGS, *args, '--init_from=resume', f'--out_dir={tmp_path}/out', fails=True)
+    assert 'loss is ' in said and 'at iteration ' in said and 'learning_rate or muon_lr too high' in said
+    assert before == weights(tmp_path / 'out')
+
+
+def test_memory_that_runs_out(prepared, tmp_path):
+    process = start(prepared, 'train.py', *ARGS, '--batch_size=100000000', f'--out_dir={tmp_path}/out',
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30)))
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 1 and len(errors.splitlines()) == 1
+    assert 'memory ran out; lower batch_size' in errors
+
+
+def test_interrupted_before_it_began(prepared):
+    """Ctrl-C while it still starts: no traceback."""
+    process = start(prepared, 'sample.py', '--out_dir=nada')
+    time.sleep(random.Random(0).uniform(1, 1.5))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0 and 'train.py' not in errors
