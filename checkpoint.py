@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from model import GPT, GPTConfig
-from runtime import fail, first_line
+from runtime import fail, first_line, is_out_of_memory
 
 try:
     import fcntl
@@ -21,21 +21,22 @@ except ImportError:   # Windows
 
 
 def open_log(out_dir, iter_num, is_off=False):
-    """A csv.DictWriter on out_dir/log.csv. Of a run that resumes at iter_num > 0 the rows before that are kept. While
-    this process lives, no other one can do the same. is_off: nothing is written."""
+    """A csv.DictWriter on out_dir/log.csv. Of a run that resumes at iter_num > 0 the rows before that are kept. out_dir
+    is locked, and tidied up. is_off: nothing is written."""
     columns = ['iter', 'elapsed_s', 'lr', 'loss', 'train_loss', 'val_loss']
     path = os.path.join(out_dir, 'log.csv') if not is_off else os.devnull
     try:
         if not is_off:
             os.makedirs(out_dir, exist_ok=True)
-            if fcntl:
-                fcntl.flock(os.open(out_dir, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)   # until the process ends
-            for half in glob.glob(os.path.join(glob.escape(out_dir), '*.tmp')):   # of a process that was killed
-                os.remove(half)
+            lock(out_dir)
+            for name in ('ckpt.pt', 'last.pt', 'log.csv'):   # halves, left by a process that was killed
+                for half in glob.glob(os.path.join(glob.escape(out_dir), f'{name}.*.tmp')):
+                    os.remove(half)
             rows = [','.join(columns) + '\n']
             if iter_num > 0 and os.path.exists(path):
                 with open(path, encoding='utf-8') as f:
-                    rows += [row for row in f if row.split(',')[0].isdigit() and int(row.split(',')[0]) < iter_num]
+                    rows += [row for row in f if row.count(',') == rows[0].count(',') and row.endswith('\n')
+                             and row.split(',')[0].isdigit() and int(row.split(',')[0]) < iter_num]
             write_whole(path, lambda f: f.write(''.join(rows).encode()))
         f = open(path, 'a', encoding='utf-8', newline='', buffering=1)   # a row at a time
         return csv.DictWriter(f, columns, lineterminator='\n')
@@ -43,6 +44,18 @@ def open_log(out_dir, iter_num, is_off=False):
         fail(f'out_dir = {out_dir} is in use by another training; wait for it, or choose another with --out_dir=')
     except OSError as e:
         fail(f'out_dir = {out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
+
+
+def lock(out_dir):
+    """Keep out_dir for this process while it lives: raises BlockingIOError if another one has it. (Not on Windows, and
+    not between machines.)"""
+    try:
+        if fcntl:
+            fcntl.flock(os.open(out_dir, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:   # a file system without locks
+        pass
 
 
 def write_whole(path, write):
@@ -79,8 +92,15 @@ def load_checkpoint(path, dropout=0.0):
         # in nanoGPT's files a compiled model's names carry a prefix, and on torch 1 the causal mask was a weight
         weights = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()}
         model.load_state_dict({k: v for k, v in weights.items() if not k.endswith('.attn.bias')})
+        tokenizer = checkpoint.get('tokenizer', {'kind': 'gpt2'})
+        if tokenizer['kind'] == 'char' and len(tokenizer['itos']) != model.config.vocab_size:
+            raise ValueError
         return model, checkpoint
-    except Exception:   # bytes from anywhere can make torch raise anything
+    except OSError as e:
+        fail(f'{path} cannot be read: {e.strerror}')
+    except Exception as e:   # bytes from anywhere can make torch raise anything
+        if is_out_of_memory(e):
+            raise
         fail(f'{path} is not a whole checkpoint of this program or of nanoGPT')
 
 
@@ -88,8 +108,10 @@ def load_run(out_dir, config):
     """(model, checkpoint) of the newest state in out_dir, once it is clear that the settings describe that model."""
     newest = 'last.pt' if os.path.exists(os.path.join(out_dir, 'last.pt')) else 'ckpt.pt'
     model, checkpoint = load_checkpoint(os.path.join(out_dir, newest), config['dropout'])
+    if not all(isinstance(checkpoint.get(k), (int, float, torch.Tensor)) for k in ('iter_num', 'best_val_loss')):
+        fail(f'{out_dir}/{newest} is a model to sample from, not the state of a training; there is nothing to resume')
     for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'bias'):
-        was = checkpoint['model_args'][k]
+        was = getattr(model.config, k)
         if config[k] not in (was, checkpoint.get('config', {}).get(k)):   # a finetuned model has a shape of its own
             fail(f'{k} is {config[k]}, but {was} in {out_dir}/{newest}; resume with the config file of that run')
     return model, checkpoint
@@ -119,6 +141,11 @@ def load_states(optimizers, checkpoint, otherwise):
         params = [p for group in opt.param_groups for p in group['params']]
         inner = getattr(opt, 'optim', opt)   # of a sharded one, the part in this process
         own = {p for group in inner.param_groups for p in group['params']}
-        for i, moments in state['state'].items():
-            if params[i] in own:   # 'step' too goes to the device, where a fused AdamW counts
-                inner.state[params[i]] = {k: v.to(params[i].device) for k, v in moments.items()}
+        try:
+            for i, moments in state['state'].items():
+                if any(v.dim() and v.shape != params[i].shape for v in moments.values()):
+                    raise ValueError
+                if params[i] in own:   # 'step' too goes to the device, where a fused AdamW counts
+                    inner.state[params[i]] = {k: v.to(params[i].device) for k, v in moments.items()}
+        except (ValueError, IndexError, KeyError, TypeError, AttributeError):   # a stranger's
+            fail(otherwise)

@@ -101,5 +101,6 @@ def _configure(script):
 
 
 for _stream in (sys.stdout, sys.stderr):
-    _stream.reconfigure(errors='backslashreplace')   # not every console can show every character
+    if hasattr(_stream, 'reconfigure'):   # a notebook's has not
+        _stream.reconfigure(errors='backslashreplace')   # not every console can show every character
 _configure(globals())

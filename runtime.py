@@ -5,10 +5,12 @@ Importing it does nothing. A user's mistake ends in fail(): one line on stderr t
 mend it, and exit status 1.
 """
 
+import errno
 import math
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -27,26 +29,40 @@ def fail(message):
 
 
 def explain_crash(kind, e, trace):
-    """For sys.excepthook: Ctrl-C and memory that ran out need no traceback."""
-    if isinstance(e, MemoryError) or 'out of memory' in str(e).lower() or "can't allocate memory" in str(e):
-        print(f'{os.path.basename(sys.argv[0])}: memory ran out; lower batch_size (and raise '
-              'gradient_accumulation_steps to make up for it), block_size or the size of the model', file=sys.stderr)
+    """For sys.excepthook: Ctrl-C, and memory or a disk that ran out, need no traceback."""
+    script = os.path.basename(sys.argv[0])
+    if is_out_of_memory(e):
+        print(f'{script}: memory ran out; lower batch_size (and raise gradient_accumulation_steps to make up for it), '
+              'block_size or the size of the model', file=sys.stderr)
+    elif isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', None)):
+        print(f'{script}: the disk is full ({e.strerror}); what was saved before is unharmed', file=sys.stderr)
     elif kind is not KeyboardInterrupt:
         sys.__excepthook__(kind, e, trace)
 
 
+def is_out_of_memory(e):
+    """Whether an exception says so, in the words of Python, of torch on its devices, or of cuBLAS."""
+    words = ('out of memory', "can't allocate memory", 'not enough memory', 'alloc_failed')
+    return isinstance(e, MemoryError) or any(word in str(e).lower() for word in words)
+
+
 def resume_command():
     """What to type to go on with a training that stopped."""
-    return f"python {shlex.join(arg for arg in sys.argv if not arg.startswith('--init_from='))} --init_from=resume"
+    if 'RANK' in os.environ:
+        return 'the same torchrun command, with --init_from=resume at its end'
+    again = ['python', *(arg for arg in sys.argv if not arg.startswith('--init_from=')), '--init_from=resume']
+    return subprocess.list2cmdline(again) if os.name == 'nt' else shlex.join(again)
 
 
 def catch_signals():
-    """From here on SIGINT (Ctrl-C) and SIGTERM end nothing: they go to the list returned. A second one ends it all."""
-    caught = []
+    """From here on SIGINT (Ctrl-C) and SIGTERM end nothing: they go to the list returned. A second one ends it all,
+    unless it comes within a second: torchrun passes on what a cluster sends to every process anyway."""
+    caught, times = [], []
 
     def handler(number, frame):
         caught.append(number)
-        if len(caught) > 1:
+        times.append(time.monotonic())
+        if times[-1] - times[0] > 1:
             raise SystemExit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -155,7 +171,7 @@ def pick_backend(backend, device):
 
 
 def is_any_process(flag, device):
-    """Whether a flag is set in any of the processes that train together."""
+    """Whether a flag is set in any of the processes that train together. On the CPU they need not wait for a GPU."""
     if not dist.is_initialized():
         return flag
     flags = torch.tensor(float(flag), device=device)

@@ -145,8 +145,7 @@ def get_batch(split, number):
 
 
 # model: from scratch, where the last run stopped, or somebody's GPT-2
-iter_num, best_val_loss = 0, 1e9   # iterations done, and the lowest val loss in them
-elapsed_s = 0.0   # wall time before this process, evaluations included
+iter_num, best_val_loss, elapsed_s = 0, 1e9, 0.0   # iterations done, their best loss and time, evaluations included
 model_args = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
                   vocab_size=vocab_size, dropout=dropout)
 try:
@@ -256,7 +255,7 @@ while True:
         for group in opt.param_groups:
             group['lr'] = lr * group['lr_scale']
 
-    is_stopping = is_any_process(bool(caught), device)   # a signal stops the run after the step under way
+    is_stopping = is_any_process(bool(caught), 'cpu' if 'gloo' in backend else device)   # after a signal
 
     # evaluate, and save what is worth keeping
     is_last = iter_num >= max_iters or eval_only
@@ -270,7 +269,6 @@ while True:
                 + (f', {bits:.4f} bits per character' if bits else ''),
                 iter=iter_num, lr=lr, train_loss=losses['train'], val_loss=losses['val'])
         check_finite(losses['val'], 'val loss', iter_num)
-        t0, iters_timed = time.perf_counter(), 0   # evaluations do not count as training time
     if not eval_only and (is_stopping or is_last or (is_evaluating and iter_num > 0)):
         check_finite(torch.nn.utils.get_total_norm(raw_model.parameters()).item(), 'norm of the weights', iter_num)
         states = [gather_state(opt) if shard_optimizer else opt.state_dict() for opt in optimizers]
@@ -289,6 +287,7 @@ while True:
         checkpoint = states = None   # their memory is free again
     if is_last or is_stopping:
         break
+    t0, iters_timed = (time.perf_counter(), 0) if is_evaluating else (t0, iters_timed)   # evaluations do not count
 
     # forward and backward, over micro-batches whose gradients add up
     # a stream of dropout masks of its own for each iteration and rank, so that a resumed run draws the same
@@ -343,6 +342,7 @@ if is_master:
         if os.path.exists(os.path.join(out_dir, 'ckpt.pt')):
             print(f'next: python sample.py --out_dir={out_dir}')
 if is_ddp:
+    dist.barrier()   # who ends early would have torchrun end rank 0, which may still be saving
     dist.destroy_process_group()
     time.sleep(0.1)   # Gloo's threads drop their last tensors; to do so while Python shuts down would abort it
 if is_stopping:

@@ -1,5 +1,6 @@
 """Data, checkpoints and settings that will not do: each has one line that says so. To add one, add a row."""
 
+import io
 import os
 import pickle
 import random
@@ -109,6 +110,14 @@ def with_meta(**changes):
     return lambda old: pickle.dumps({**pickle.loads(old), **changes})
 
 
+def with_checkpoint(**changes):
+    def change(old):
+        buffer = io.BytesIO()
+        torch.save({**torch.load(io.BytesIO(old), weights_only=True), **changes}, buffer)
+        return buffer.getvalue()
+    return change
+
+
 TOO_SHORT = 'block_size = 32 needs at least 33'
 FILES = [
     (f'{ECA}/train.bin', None, TRAIN, 'there is no'),
@@ -129,6 +138,13 @@ FILES = [
     ('out/ckpt.pt', lambda old: old[:-9], SAMPLE, 'out/ckpt.pt is not a whole checkpoint'),
     ('out/ckpt.pt', lambda old: pickle.dumps({'model': 1}, 2), SAMPLE, 'out/ckpt.pt is not a whole checkpoint'),
     ('out/ckpt.pt', None, SAMPLE, 'there is no out/ckpt.pt; train first'),
+    ('out/last.pt', with_checkpoint(iter_num=None), RESUME, 'there is nothing to resume'),
+    ('out/last.pt', with_checkpoint(optimizer=[{}, {}]), RESUME, 'was trained with another optimizer'),
+    ('out/last.pt', with_checkpoint(optimizer=[{'state': {0: {'step': torch.ones(3)}}}] * 2), RESUME,
+     'was trained with another optimizer'),
+    ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'char', 'itos': ['a']}), SAMPLE, 'is not a whole checkpoint'),
+    ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'sentencepiece'}), SAMPLE, 'this version knows char, gpt2'),
+    ('out/ckpt.pt', with_checkpoint(tokenizer=7), SAMPLE, 'is not a whole checkpoint'),
 ]
 
 

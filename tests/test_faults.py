@@ -1,8 +1,7 @@
 """What goes wrong outside: signals, kills, full disks, two at once, numbers that are none. Nothing is lost."""
 
 import os
-import random
-import resource
+import re
 import shlex
 import signal
 import subprocess
@@ -11,6 +10,8 @@ import time
 
 import pytest
 from conftest import ECA, TINY, assert_same_run, load
+
+resource = pytest.importorskip('resource')   # limits, which Windows does not know
 
 ARGS = [*TINY, '--dropout=0.2', '--gradient_accumulation_steps=2', '--eval_interval=7', '--eval_iters=1',
         '--max_iters=150']
@@ -63,27 +64,30 @@ def test_second_signal_stops_at_once(prepared, tmp_path):
     """In a step that takes a minute; what was saved stays."""
     prepared.run('train.py', *ARGS, '--max_iters=7', f'--out_dir={tmp_path}/out')
     before = weights(tmp_path / 'out')
-    process = start(prepared, 'train.py', *ARGS, '--init_from=resume', '--batch_size=20000', '--eval_iters=0',
+    process = start(prepared, 'train.py', *ARGS, '--init_from=resume', '--batch_size=200000', '--eval_iters=0',
                     f'--out_dir={tmp_path}/out')
     wait_for(process, 'step 7:')
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    time.sleep(1)
+    time.sleep(1.5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=5) == 130 and 'Traceback' not in process.stderr.read()
     assert before == weights(tmp_path / 'out')
 
 
-def test_ranks_stop_together(prepared, tmp_path):
-    """A signal to one of two processes: both save at one iteration, and end."""
+@pytest.mark.parametrize('who', [0, 1, 'all'])
+def test_ranks_stop_together(prepared, tmp_path, who):
+    """A signal to one of two processes, or to both: they stop at one iteration, and end when it is saved."""
     process = start(prepared, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'train.py', *ARGS,
                     '--max_iters=100000', f'--out_dir={tmp_path}/out')
     wait_for(process, 'iter 3:')
-    found = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True).stdout.split()
-    os.kill(int(found[-1]), signal.SIGTERM)
+    ranks = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True).stdout.split()
+    for number in map(int, ranks if who == 'all' else ranks[who:who + 1]):
+        os.kill(number, signal.SIGTERM)
     printed, _ = process.communicate(timeout=100)
-    assert 'stopped after ' in printed and (tmp_path / 'out' / 'last.pt').exists()
+    stopped_at = int(re.search(r'stopped after (\d+) iterations; to go on: the same torchrun command', printed)[1])
+    assert load(tmp_path / 'out' / 'last.pt')['iter_num'] == stopped_at
 
 
 KILLED = '''
@@ -92,23 +96,34 @@ import numpy, torch, tqdm                       # once, for all that are killed
 import torch._dynamo, torch.distributed, torch.nn.parallel
 sys.path.insert(0, os.getcwd())
 out, args = sys.argv[1], sys.argv[2:]
-rng, kills = random.Random(0), 0
+rng, kills, last = random.Random(0), 0, f'{out}/last.pt'
+
+
+def saved():
+    return os.stat(last).st_mtime_ns if os.path.exists(last) else 0
+
+
 while True:
-    pid = os.fork()
+    before, pid = saved(), os.fork()
     if pid == 0:
-        resume = ['--init_from=resume'] if os.path.exists(f'{out}/last.pt') else []
+        resume = ['--init_from=resume'] if before else []
         sys.argv = ['train.py', *args, f'--out_dir={out}', *resume]
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         runpy.run_path('train.py', run_name='__main__')
         os._exit(0)
-    time.sleep(rng.uniform(0.15, 0.55))
-    os.kill(pid, signal.SIGKILL)
-    if os.waitpid(pid, 0)[1] == 0:
+    if kills < 30:
+        while saved() == before and os.waitpid(pid, os.WNOHANG) == (0, 0):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.15))
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    if kills == 30:
+        assert status == 0, status
         break
+    assert os.WIFSIGNALED(status), status   # it did not end by itself
     kills += 1
     for name in ('ckpt.pt', 'last.pt'):
-        if os.path.exists(f'{out}/{name}'):
-            torch.load(f'{out}/{name}', weights_only=True)
+        torch.load(f'{out}/{name}', weights_only=True)
 print('killed', kills)
 '''
 
@@ -120,7 +135,7 @@ def test_killed_again_and_again(prepared, tmp_path):
             '--always_save_checkpoint=True']
     prepared.run('train.py', *args, f'--out_dir={tmp_path}/whole')
     printed = prepared.run('-c', KILLED, tmp_path / 'out', *args)
-    assert int(printed.split()[-1]) >= 24
+    assert printed == 'killed 30\n'
     assert_same_run(tmp_path / 'whole', tmp_path / 'out')
     assert len(list((tmp_path / 'out').iterdir())) <= 4   # nor do halves of files pile up
 
@@ -176,18 +191,10 @@ def test_numbers_gone_wrong(prepared, tmp_path, args):
     assert before == weights(tmp_path / 'out')
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux keeps to the limit')
 def test_memory_that_runs_out(prepared, tmp_path):
     process = start(prepared, 'train.py', *ARGS, '--batch_size=100000000', f'--out_dir={tmp_path}/out',
                     preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30)))
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 1 and len(errors.splitlines()) == 1
     assert 'memory ran out; lower batch_size' in errors
-
-
-def test_interrupted_before_it_began(prepared):
-    """Ctrl-C while it still starts: no traceback."""
-    process = start(prepared, 'sample.py', '--out_dir=nada')
-    time.sleep(random.Random(0).uniform(1, 1.5))
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0 and 'train.py' not in errors

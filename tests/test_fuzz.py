@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 
+import numpy as np
 import pytest
 from conftest import REPO
 from hypothesis import HealthCheck, given, settings
@@ -83,3 +84,9 @@ def test_tokens_of_any_bytes(tmp_path, content):
         assert 'odd number of bytes' in str(e) or 'needs at least 5' in str(e)
     else:
         assert n == len(content) // 2 > 4
+        ids = np.frombuffer(content, dtype='<u2')
+        if ids.max() < 300:
+            tokenizer.check_ids(ids, 300, 'here')
+        else:
+            with pytest.raises(SystemExit, match=f'has the token {ids.max()}, beyond the 300'):
+                tokenizer.check_ids(ids, 300, 'here')

@@ -131,6 +131,7 @@ DOWNLOADS = {
     'damaged': (GOOD_ZIP[:70] + bytes([GOOD_ZIP[70] ^ 0xFF]) + GOOD_ZIP[71:], None, 'decompress'),
     'nearly empty': (make_zip('eca.txt', b'Em breve.'), None, '9 bytes only'),
     'absurdly large inside': (make_zip('eca.txt', bytes(300_000)), None, 'would have 300,000 bytes'),
+    'out of its folder': (make_zip('../../eca.txt', BOOK.encode()), None, 'named ../../eca.txt'),
     'absurdly large': (bytes(300_000), None, 'more than 200,000 bytes'),
     'error 404': (None, None, '404'),
 }

@@ -108,6 +108,17 @@ def test_torch_without_get_capabilities(monkeypatch):
     assert runtime.cpu_has_bfloat16() is False
 
 
+@pytest.mark.parametrize('e, is_it', [
+    (MemoryError(), True), (torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.'), True),
+    (RuntimeError('MPS backend out of memory (MPS allocated: 5 GB)'), True),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"), True),
+    (RuntimeError('CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate'), True),
+    (RuntimeError('mat1 and mat2 shapes cannot be multiplied'), False), (ValueError(), False)])
+def test_out_of_memory_is_one_line(capsys, e, is_it):
+    runtime.explain_crash(type(e), e, None)
+    assert ('memory ran out; lower batch_size' in capsys.readouterr().err) == is_it == runtime.is_out_of_memory(e)
+
+
 def test_autocast_keeps_float32_plain():
     x = torch.randn(4, 4)
     with runtime.autocast('cpu', 'float32'):

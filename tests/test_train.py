@@ -249,6 +249,19 @@ def test_wandb_offline(prepared, tmp_path):
 
 
 
+def test_what_may_change_on_resume(prepared, tmp_path):
+    args = ['train.py', *TINY, f'--out_dir={tmp_path}/out', '--log_interval=3']
+    prepared.run(*args, '--max_iters=4')
+    prepared.run(*args, '--init_from=resume', '--max_iters=11', '--learning_rate=1e-4', '--muon_lr=2e-4',
+                 '--eval_interval=5', '--batch_size=3', '--gradient_accumulation_steps=2', '--dropout=0.1',
+                 '--decay_lr=False', '--device=cpu:0', '--seed=5', '--weight_decay=0')
+    checkpoint = load(tmp_path / 'out' / 'last.pt')
+    assert checkpoint['iter_num'] == 11 and checkpoint['config']['batch_size'] == 3
+    assert [(row['iter'], row['lr']) for row in read_log(tmp_path / 'out')][3:] == [
+        (str(i), '0.0001') for i in (5, 6, 9, 10, 11)]
+    assert [group['lr'] for state in checkpoint['optimizer'] for group in state['param_groups']] == [1e-4, 1e-4, 2e-4]
+
+
 def test_resume_refuses_another_shape(prepared, tmp_path):
     prepared.run('train.py', *TINY, '--max_iters=1', f'--out_dir={tmp_path}/out')
     resume = ['train.py', *TINY, '--max_iters=2', f'--out_dir={tmp_path}/out', '--init_from=resume']

@@ -29,6 +29,8 @@ def download_eca():
         members = [m for m in archive.infolist() if os.path.basename(m.filename) == 'eca.txt']
         if not members:
             raise ValueError('there is no eca.txt in the zip')
+        if '..' in members[0].filename.replace('\\', '/').split('/'):
+            raise ValueError(f'the zip has a file named {members[0].filename}, which nobody means well by')
         if members[0].file_size > MAX_BYTES:
             raise ValueError(f'eca.txt would have {members[0].file_size:,} bytes, which cannot be right')
         data = archive.read(members[0])   # checks its CRC
