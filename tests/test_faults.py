@@ -198,3 +198,18 @@ def test_memory_that_runs_out(prepared, tmp_path):
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 1 and len(errors.splitlines()) == 1
     assert 'memory ran out; lower batch_size' in errors
+
+
+def test_full_disk_while_preparing_documents(bare, tiktoken_cache):
+    """Of large data sets, too: what train.bin was, it stays."""
+    for i in range(2):
+        (bare / f'{i}.txt').write_text('outra vez ' * 30_000, encoding='utf-8')
+    folder = bare / 'data/openwebtext'
+    (folder / 'train.bin').write_bytes(b'as it was')
+    env = {**os.environ, 'TIKTOKEN_CACHE_DIR': tiktoken_cache, 'HF_HOME': str(bare / 'hf')}
+    done = subprocess.run([sys.executable, 'data/openwebtext/prepare.py', '--num_proc=1', '0.txt', '1.txt'], env=env,
+                          cwd=bare.path, preexec_fn=small_files(100_000), capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert 'File too large' in done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ['prepare.py', 'train.bin']
+    assert (folder / 'train.bin').read_bytes() == b'as it was'

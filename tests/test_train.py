@@ -44,6 +44,7 @@ def test_the_three_commands(bare):
 @pytest.mark.parametrize('extra', [
     ['--dropout=0.2', '--optimizer=adamw', '--always_save_checkpoint=True'],
     ['--dropout=0.2', '--gradient_accumulation_steps=3'],   # the config's Muon
+    ['--dtype=float16', '--n_layer=1'],   # whose scaler is part of the state
 ])
 def test_resumed_equals_uninterrupted(prepared, tmp_path, extra):
     args = ['train.py', *TINY, *extra, '--lr_decay_iters=12', '--eval_interval=4']
