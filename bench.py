@@ -29,7 +29,7 @@ import time
 import torch
 
 from model import GPT, GPTConfig, PackedLinear
-from runtime import autocast, fail, pick_compile, pick_device, pick_dtype
+from runtime import autocast, check_at_least, fail, pick_compile, pick_device, pick_dtype
 from tokenizer import load_meta
 
 # -----------------------------------------------------------------------------
@@ -49,9 +49,7 @@ if not any(arg.endswith('.py') or arg in ('--help', '-h') for arg in sys.argv[1:
 exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 # -----------------------------------------------------------------------------
 
-for _name in ('batch_size', 'block_size', 'rounds', 'repeats', 'num_samples', 'max_new_tokens'):
-    if globals()[_name] < 1:
-        fail(f'{_name} = {globals()[_name]} will not do; it must be at least 1')
+check_at_least(1, globals(), 'batch_size', 'block_size', 'rounds', 'repeats', 'num_samples', 'max_new_tokens')
 if learning_rate <= 0 or muon_lr <= 0 or not 0 <= muon_momentum < 1:
     fail(f'learning_rate = {learning_rate} and muon_lr = {muon_lr} must be above 0, muon_momentum = {muon_momentum} at '
          'least 0 and below 1')

@@ -90,17 +90,16 @@ def checkpoint_tokenizer(checkpoint, data):
     return tokenizer
 
 
-def match_tokenizer(data_dir, tokenizer, model_vocab_size):
-    """A model's own tokenizer, once it is clear that the data set is written in it. (The model's may be more whole.)"""
-    theirs, vocab_size = load_tokenizer(data_dir)
-    is_same = all(theirs.get(k) == tokenizer.get(k) for k in ('kind', 'itos', 'json'))
-    if not is_same or not fits(theirs, vocab_size, model_vocab_size):
+def match_tokenizer(data_dir, tokenizer, vocab_size, own, model_vocab_size):
+    """End the script unless a data set, in the tokenizer that load_tokenizer gives for it, is one for a model with a
+    tokenizer and a vocabulary of its own."""
+    is_same = all(tokenizer.get(k) == own.get(k) for k in ('kind', 'itos', 'json'))
+    if not is_same or not fits(tokenizer, vocab_size, model_vocab_size):
         fail(f'the vocabulary in {data_dir} is not that of the model; prepare the text with the same one')
     for split in ('train', 'val'):   # not all of a large file: the first million, the last, a thousand between
         data = np.memmap(os.path.join(data_dir, f'{split}.bin'), dtype=np.uint16, mode='r')
         for part in (data[:10**6], data[-10**6:], data[::len(data) // 1000 + 1]):
             check_ids(part, model_vocab_size, data_dir)
-    return tokenizer
 
 
 def check_ids(ids, vocab_size, data_dir):

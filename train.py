@@ -163,8 +163,8 @@ elif init_from == 'scratch':
         model.init_positions()
 else:
     model, own_tokenizer = load_pretrained(init_from, dropout, block_size)
-tokenizer = match_tokenizer(data_dir, own_tokenizer, model.config.vocab_size)
-model_args = {k: getattr(model.config, k) for k in model_args}
+match_tokenizer(data_dir, tokenizer, vocab_size, own_tokenizer, model.config.vocab_size)
+tokenizer, model_args = own_tokenizer, {k: getattr(model.config, k) for k in model_args}   # a pretrained model's: whole
 model.to(device)
 if is_ddp:
     dist.init_process_group(backend)

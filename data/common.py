@@ -121,10 +121,7 @@ def write_char_dataset(text, folder):
     ids, chars = encode_chars(text)
     n = int(len(ids) * 0.9)
     meta = {'vocab_size': len(chars), 'itos': dict(enumerate(chars)), 'stoi': {c: i for i, c in enumerate(chars)}}
-    try:
-        write_files(folder, {'train.bin': ids[:n], 'val.bin': ids[n:], 'meta.pkl': pickle.dumps(meta)})
-    except OSError as e:
-        fail(f'{folder} cannot be written to: {e.strerror}; its files are as they were')
+    write_token_files(folder, ids[:n], ids[n:], meta)
     print(f'length of dataset in characters: {len(ids):,}')
     print('all the unique characters:', repr(''.join(chars[:500])) + (' ...' if len(chars) > 500 else ''))
     print(f'vocab size: {len(chars):,}')
