@@ -1,4 +1,5 @@
 # make demo   from nothing to a GPT that writes Portuguese: install, prepare, train for about three minutes, sample
+# make autor TEXTOS=folder   the same with your own .txt files
 # make test   from nothing to the tests: install, lint, pytest
 # make clean  remove .venv and the demo's run
 
@@ -6,19 +7,24 @@ PYTHON ?= python3
 PY = .venv/bin/python
 ECA = data/ecadequeiuroz_char
 
-.PHONY: demo test clean
+.PHONY: demo autor test clean
 
 demo: .venv/runtime
 	$(PY) $(ECA)/prepare.py
 	$(PY) train.py config/train_eca_char_laptop.py
 	$(PY) sample.py --out_dir=out-eca-char-laptop --num_samples=3
 
+autor: .venv/runtime
+	$(PY) data/autor_char/prepare.py $(TEXTOS)
+	$(PY) train.py config/train_autor_char.py
+	$(PY) sample.py --out_dir=out-autor-char --num_samples=3
+
 test: .venv/dev
 	.venv/bin/ruff check --line-length 120 --select E,F,W,B --ignore B905 .
 	$(PY) -m pytest -ra --durations=10 -n auto tests
 
 clean:
-	rm -rf .venv out-eca-char-laptop
+	rm -rf .venv out-eca-char-laptop out-autor-char
 
 # each stamp is newer than its requirements file once they are installed, so a second make installs nothing
 .venv/runtime: requirements.txt

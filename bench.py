@@ -1,14 +1,14 @@
 """
-Time what train.py and sample.py do, on random data, and set it against what this machine can do.
+Time train.py's and sample.py's work beside what this machine could do.
 
-    python bench.py                                  # the model of config/train_eca_char.py
+    python bench.py                         # the model of train_eca_char.py
     python bench.py config/train_eca_char_laptop.py --dropout=0.2
-    python bench.py --nanogpt=../nanoGPT             # beside a checkout of karpathy/nanoGPT
-    python bench.py --profile                        # also a trace, to open at https://ui.perfetto.dev
+    python bench.py --nanogpt=../nanoGPT    # beside a checkout of nanoGPT
+    python bench.py --profile               # also a trace for ui.perfetto.dev
 
-Every setting of train.py can be given here too. Each program has a process of its own, so that neither inherits the
-other's memory, and they take turns; a figure is the median of several, after a warm-up. Close everything else first:
-two programs at work on two cores ruin each other.
+The data are random. Every setting of train.py can be given here too. Each program has a process of its own, so that
+neither inherits the other's memory, and they take turns; a figure is the median of several, after a warm-up. Close
+everything else first: two programs at work on two cores ruin each other.
 
 A training step is one micro-batch, clipping and an optimizer step, whatever gradient_accumulation_steps says. The
 limits: for training, the rate of a large matrix product; for sampling, the rate of a large copy, since each step reads
@@ -29,7 +29,7 @@ import time
 import torch
 
 from model import GPT, GPTConfig, PackedLinear
-from runtime import autocast, check_at_least, fail, pick_compile, pick_device, pick_dtype
+from runtime import autocast, check_at_least, fail, or_fail, pick_compile, pick_device, pick_dtype
 from tokenizer import load_meta
 
 # -----------------------------------------------------------------------------
@@ -66,10 +66,7 @@ vocab_size = 50304   # GPT-2's, padded
 if meta or dataset.endswith('_char'):
     vocab_size = meta['vocab_size'] if meta else 145   # as many characters as Eça has
 shape = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=vocab_size, bias=bias)
-try:
-    GPTConfig(**shape, dropout=dropout)
-except ValueError as e:
-    fail(e)
+or_fail(GPTConfig, **shape, dropout=dropout)
 if optimizer not in ('adamw', 'muon'):
     fail(f"optimizer = {optimizer} is not known; use 'adamw' or 'muon'")
 
@@ -252,7 +249,7 @@ def sample(prompt_length, new_tokens, n):
     prompt = torch.zeros(1, prompt_length, dtype=torch.long, device=device)
     with autocast(device, sampling_dtype):
         if is_ours:
-            model.generate(prompt, new_tokens, 0.8, 200, n)
+            model.generate(prompt, new_tokens, 0.8, 200, num_samples=n)
         else:
             for _ in range(n):
                 model.generate(prompt, new_tokens, temperature=0.8, top_k=200)

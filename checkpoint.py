@@ -5,11 +5,13 @@ Every file is whole or not there, and holds tensors and plain values only.
 
 import csv
 import glob
+import math
 import os
 import zipfile
 
 import torch
 import torch.distributed as dist
+from tqdm import tqdm
 
 from model import GPT, GPTConfig
 from runtime import fail, first_line, is_out_of_memory
@@ -149,3 +151,14 @@ def load_states(optimizers, checkpoint, otherwise):
                     inner.state[params[i]] = {k: v.to(params[i].device) for k, v in moments.items()}
         except (ValueError, IndexError, KeyError, TypeError, AttributeError):   # a stranger's
             fail(otherwise)
+
+
+def print_summary(out_dir, seconds, tokens_read, tokens_in_train, best_val_loss, unigram_loss, tokens_per_char):
+    """What came of a run, as a table, and what to type next. Losses are in nats per token; tokens_per_char is 0 where
+    nobody knows it."""
+    unit, scale = ('bits per character', tokens_per_char / math.log(2)) if tokens_per_char else ('nats per token', 1)
+    print(f'  time      {tqdm.format_interval(seconds)}, evaluations included\n'
+          f'  read      {tokens_read:,} tokens, {tokens_read / tokens_in_train:.2f} times train.bin\n'
+          f'  val loss  {best_val_loss * scale:.3f} {unit}; of the frequencies alone {unigram_loss * scale:.3f}\n'
+          f'  files     {out_dir}: ckpt.pt (best), last.pt (newest), log.csv\n'
+          f'next: python sample.py --out_dir={out_dir}')

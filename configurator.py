@@ -8,14 +8,15 @@ below its block of settings, and this code then changes the script's globals, le
     python train.py config/train_eca_char.py --batch_size=32
 
 A config file is Python, and is run as such: use only files that you trust. A value keeps the type of the setting it
-overrides; an unknown name is an error. --key alone means --key=True. --help lists every setting with its default and
-the comment beside it.
+overrides; an unknown name is an error. --key alone means --key=True. --help shows the settings with their defaults,
+--help=key the comment beside one.
 """
 import ast
 import builtins   # a setting is called compile, too
 import difflib
 import os
 import sys
+import textwrap
 import tokenize
 import traceback
 
@@ -67,18 +68,36 @@ def _run_config_file(settings, path):
             raise SystemExit(f'{path}: {key} = {value!r} will not do: give it a plain value, as {settings[key]!r}')
 
 
-def _print_help(settings, path):
+def _print_help(settings, path, topic):
+    """Print what the script is for and its settings, on one screen: many only by name; topic, a name or 'all', tells
+    what they do. Their comments are in the script, at the end of their lines, and above each group of them."""
     with open(path, encoding='utf-8') as f:
         source = f.read()
-    print(source.split('"""')[1].strip() + '\n\nSettings, each as --key=value:\n')
-    comments = {}
-    for token in tokenize.generate_tokens(iter(source.splitlines(keepends=True)).__next__):
-        if token.type == tokenize.COMMENT:
-            comments[token.start[0]] = token.string.lstrip('# ')
+    defaults, about, group_of = {}, {}, {}
+    comments = {token.start: token.string.lstrip('# ')
+                for token in tokenize.generate_tokens(iter(source.splitlines(keepends=True)).__next__)
+                if token.type == tokenize.COMMENT}
     for node in ast.parse(source).body:
         key = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else None
-        if key in settings and not isinstance(node.value, ast.Call):   # device = pick_device(device) is no default
-            print((f'  --{key}={settings.pop(key)!r}'.ljust(38) + ' ' + comments.get(node.end_lineno, '')).rstrip())
+        if key in settings and key not in defaults and isinstance(node.value, (ast.Constant, ast.BinOp)):
+            defaults[key] = f'{key}={settings[key]!r}'
+            about[key] = ''.join(text for (line, column), text in comments.items() if line == node.end_lineno)
+            titles = [text for (line, column), text in comments.items() if column == 0 and line < node.lineno]
+            group_of[key] = titles[-1].split(':')[0] if titles else ''
+    if topic not in ('', 'all', *defaults):
+        raise SystemExit(f'there is no setting {topic}; see --help')
+    print('\n\n'.join(source.split('"""')[1].strip().split('\n\n')[:2]) + '\n') if topic in ('', 'all') else None
+    if topic or len(defaults) <= 20:
+        keys = [key for key in defaults if topic in ('', 'all', key)]
+        column = min(26, max(len(defaults[key]) for key in keys)) + 6
+        for key in keys:
+            print(textwrap.fill(about[key], 79, initial_indent=f'  --{defaults[key]}  '.ljust(column),
+                                subsequent_indent=' ' * column) or f'  --{defaults[key]}')   # no comment
+    else:
+        print('Settings, as --key=value; --help=key explains one, --help=all all of them:\n')
+        for group in dict.fromkeys(group_of.values()):
+            print(textwrap.fill('  '.join(defaults[key] for key in defaults if group_of[key] == group), 79,
+                                initial_indent=f'  {group} '.ljust(16), subsequent_indent=' ' * 16))
 
 
 def _configure(script):
@@ -86,8 +105,8 @@ def _configure(script):
     defaults = dict(settings)
     for arg in sys.argv[1:]:
         key, equals, value = arg.removeprefix('--').partition('=')
-        if arg in ('--help', '-h'):
-            _print_help(defaults, script['__file__'])
+        if arg in ('--help', '-h') or key == 'help':
+            _print_help(defaults, script['__file__'], value)
             raise SystemExit(0)
         if not arg.startswith('-'):
             _run_config_file(settings, arg)

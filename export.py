@@ -1,9 +1,11 @@
 """
-Turn a checkpoint into a folder that Hugging Face's transformers reads: model, tokenizer and all.
+Turn a checkpoint into a folder that Hugging Face's transformers reads.
 
     python export.py --out_dir=out-eca-char --to=hf-eca-char
+    python export.py --out_dir=out-eca-char --to=eca.pt    # or to give away
 
-Then, wherever transformers is installed:
+A file is a checkpoint to sample from: the model alone, in float16, a quarter of the size or less. Of a folder, then,
+wherever transformers is installed:
 
     from transformers import pipeline
     print(pipeline('text-generation', 'hf-eca-char')('Meu caro', do_sample=True)[0]['generated_text'])
@@ -12,14 +14,14 @@ Then, wherever transformers is installed:
 import os
 import shutil
 
-from checkpoint import load_checkpoint
+from checkpoint import load_checkpoint, save_checkpoint
 from runtime import fail, first_line
 from tokenizer import GPT2_SPLIT, checkpoint_tokenizer, gpt2_tokens
 
 # -----------------------------------------------------------------------------
 # settings
 out_dir = 'out'         # the folder that train.py wrote
-to = 'hf-model'         # the folder to make
+to = 'hf-model'         # the folder to make, or a file: NAME.pt
 # -----------------------------------------------------------------------------
 exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='utf-8').read())
 # -----------------------------------------------------------------------------
@@ -27,6 +29,13 @@ exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='
 to = os.path.normpath(to)
 if os.path.exists(to):
     fail(f'to = {to} is there already; remove it, or choose another name')
+model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
+tokenizer, c = checkpoint_tokenizer(checkpoint, os.path.join(os.path.dirname(__file__), 'data')), model.config
+if to.endswith('.pt'):
+    plain = {k: checkpoint[k] for k in ('model_args', 'best_val_loss', 'config') if k in checkpoint}
+    save_checkpoint({'model': model.half().state_dict(), 'tokenizer': tokenizer, **plain}, to)
+    print(f'wrote {to}: {os.path.getsize(to) / 1e6:.2f} MB')
+    raise SystemExit
 try:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -34,9 +43,6 @@ try:
     from transformers.convert_slow_tokenizer import TikTokenConverter
 except ImportError:
     fail('it needs the package transformers: pip install transformers')
-model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
-tokenizer, c = checkpoint_tokenizer(checkpoint, os.path.join(os.path.dirname(__file__), 'data')), model.config
-
 disable_progress_bar()   # it takes a second
 
 # tokenizer: a fast one, which knows nothing but tokenizer.json

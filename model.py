@@ -117,8 +117,7 @@ class Block(nn.Module):
 
     def forward(self, x, cache=None, pos=0):
         x = x + self.attn(self.ln_1(x), cache, pos)   # tokens look at each other
-        x = x + self.mlp(self.ln_2(x))                # each token thinks by itself
-        return x
+        return x + self.mlp(self.ln_2(x))             # each token thinks by itself
 
 
 class GPT(nn.Module):
@@ -147,16 +146,14 @@ class GPT(nn.Module):
     @torch.no_grad()
     def init_positions(self, amplitude=0.1, base=300.0):
         """Start the position embeddings from the sinusoids of https://arxiv.org/abs/1706.03762, instead of noise. They
-        are learned from there on as ever; but that two places are near each other need not be learned first, and on a
-        short run attention wakes up sooner. (The amplitude and the base are tuned for runs of minutes on characters.)
-        """
+        are learned from there on as ever, but that two places are near each other need not be learned first: on a short
+        run attention wakes up sooner. (The amplitude and the base are tuned for runs of minutes on characters.)"""
         T, C = self.transformer.wpe.weight.shape
         phase = torch.arange(T)[:, None] * base ** (-torch.arange(0, C, 2) / C)   # (T, C / 2)
         self.transformer.wpe.weight.copy_(amplitude * torch.cat([phase.sin(), phase.cos()], dim=1)[:, :C])
 
     def get_num_params(self, non_embedding=True):
-        """Number of parameters. Position embeddings are left out unless asked for; token embeddings count, because
-        the tied output layer computes with them."""
+        """Number of parameters; of the embeddings those of tokens always count, since the output layer shares them."""
         n_params = sum(p.numel() for p in self.parameters())
         return n_params - self.transformer.wpe.weight.numel() if non_embedding else n_params
 
@@ -217,7 +214,6 @@ class GPT(nn.Module):
             weight.copy_(weights[key].T if is_conv1d else weights[key])
         return model
 
-    # -----------------------------------------------------------------------------
     # generation
 
     def new_cache(self, B):
@@ -230,11 +226,11 @@ class GPT(nn.Module):
         return [torch.empty(shape, dtype=dtype, device=weight.device) for _ in range(c.n_layer)]
 
     @torch.no_grad()
-    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, num_samples=None, keep=None):
-        """Continue idx (B, T) by max_new_tokens, returning (B, T + max_new_tokens).
+    def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, num_samples=None, keep=None, top_p=1.0):
+        """Continue idx (B, T) by max_new_tokens, yielding the next token of every text, (n,), step by step.
 
-        temperature 0 is greedy; top_k None or 0 draws from the whole vocabulary. num_samples continues one prompt
-        (B = 1) that many times at the cost of reading it once.
+        temperature 0 is greedy; top_k 0 (or None) and top_p 1 draw from the whole vocabulary. num_samples continues
+        one prompt (B = 1) n times at the cost of reading it once; without it n is B.
 
         While the text fits in block_size the cached keys and values give the tokens that full recomputation would.
         Learned positions cannot slide, so when the window is full the cache is filled anew from the newest `keep`
@@ -247,8 +243,8 @@ class GPT(nn.Module):
         keep = keep or max(1, window // 2)
         if T < 1:
             raise ValueError('the prompt is empty; give at least one token')
-        if temperature < 0 or (top_k or 0) < 0:
-            raise ValueError(f'temperature = {temperature} and top_k = {top_k} cannot be negative; 0 is the least')
+        if temperature < 0 or (top_k or 0) < 0 or not 0 < top_p <= 1:
+            raise ValueError(f'temperature {temperature} or top_k {top_k} is below 0, or top_p {top_p} not in (0, 1]')
         if not 1 <= keep <= window:
             raise ValueError(f"keep = {keep} is not between 1 and the model's block_size = {window}")
         if B not in (1, n):
@@ -264,8 +260,14 @@ class GPT(nn.Module):
                 logits, pos = self(context, cache=cache)[0], context.size(1)
             else:
                 logits, pos = self(text[:, t - 1:t], cache=cache, pos=pos)[0], pos + 1
-            text[:, t] = pick_token(logits[:, -1].float().expand(n, -1), temperature, top_k)
-        return text
+            text[:, t] = pick_token(logits[:, -1].float().expand(n, -1), temperature, top_k, top_p)
+            yield text[:, t]
+
+    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, num_samples=None, **settings):
+        """What stream yields, with its settings, after idx (B, T): whole texts (n, T + max_new_tokens)."""
+        steps = self.stream(idx, max_new_tokens, temperature, top_k, num_samples, **settings)
+        new = [tokens[:, None] for tokens in steps]
+        return torch.cat([idx.expand(num_samples or len(idx), -1), *new], dim=1)
 
     def pack_weights(self):
         """For sampling on CPU: hold the matrices in float16 (see PackedLinear). The model can no longer be trained."""
@@ -274,7 +276,6 @@ class GPT(nn.Module):
                 if isinstance(child, nn.Linear):
                     setattr(parent, name, PackedLinear(child))
 
-    # -----------------------------------------------------------------------------
     # optimizers
 
     def configure_optimizers(self, weight_decay, learning_rate, betas, optimizer='adamw', muon_lr=None,
@@ -294,10 +295,9 @@ class GPT(nn.Module):
 
         if optimizer not in ('adamw', 'muon'):
             raise ValueError(f"optimizer is {optimizer!r}; it must be 'adamw' or 'muon'")
-        params = {name: p for name, p in self.named_parameters() if p.requires_grad}
-        is_muon = {name: optimizer == 'muon' and p.dim() == 2 and '.h.' in name for name, p in params.items()}
-        muon = [p for name, p in params.items() if is_muon[name]]
-        rest = [p for name, p in params.items() if not is_muon[name]]
+        params = [(p, optimizer == 'muon' and p.dim() == 2 and '.h.' in name)
+                  for name, p in self.named_parameters() if p.requires_grad]
+        muon, rest = ([p for p, is_muon in params if is_muon == wanted] for wanted in (True, False))
         groups = [{'params': [p for p in rest if p.dim() >= 2], 'weight_decay': weight_decay},
                   {'params': [p for p in rest if p.dim() < 2], 'weight_decay': 0.0}]
         # fused: one kernel for the whole step instead of several for each parameter
@@ -328,15 +328,21 @@ class PackedLinear(nn.Module):
         return torch.ops.quantized.linear_dynamic_fp16(x, self.weight)
 
 
-def pick_token(logits, temperature, top_k):
-    """logits (B, V) -> token ids (B,): the likeliest at temperature 0, else drawn from the top_k likeliest."""
+def pick_token(logits, temperature, top_k=None, top_p=1.0):
+    """logits (B, V) -> token ids (B,): the likeliest at temperature 0, else drawn from the top_k likeliest, and of
+    these from the fewest that hold top_p of the probability (https://arxiv.org/abs/1904.09751)."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits / temperature
     if top_k and top_k < logits.size(-1):
         kth = torch.topk(logits, top_k).values[:, -1:]   # (B, 1)
         logits = logits.masked_fill(logits < kth, -math.inf)
-    return torch.multinomial(F.softmax(logits, dim=-1), num_samples=1).squeeze(1)
+    p = F.softmax(logits, dim=-1)
+    if top_p < 1:
+        p, order = p.sort(descending=True)
+        p = p.masked_fill(p.cumsum(dim=-1) - p >= top_p, 0.0)   # where those before it hold top_p already
+        return order.gather(1, torch.multinomial(p, num_samples=1)).squeeze(1)
+    return torch.multinomial(p, num_samples=1).squeeze(1)
 
 
 class Muon(torch.optim.Optimizer):

@@ -75,6 +75,14 @@ def first_line(e):
     return (str(e).strip() or type(e).__name__).splitlines()[0]
 
 
+def or_fail(f, *args, **settings):
+    """f(...), whose ValueErrors are about the user's settings."""
+    try:
+        return f(*args, **settings)
+    except ValueError as e:
+        fail(e)
+
+
 def check_at_least(least, settings, *names):
     """End the script if one of these settings, a dict, is below the least."""
     for name in names:
@@ -92,9 +100,12 @@ def check_finite(value, name, iter_num):
 # -----------------------------------------------------------------------------
 # device
 
-def pick_device(device):
-    """'auto' is CUDA, else MPS, else CPU. A device by name ('cuda:1', 'mps', 'cpu') must be there."""
+def pick_device(device, is_ddp=False):
+    """'auto' is CUDA, else MPS, else CPU. A device by name ('cuda:1', 'mps', 'cpu') must be there. Under torchrun each
+    process has a CUDA device of its own, and there is no MPS, which Gloo does not know."""
     has = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
+    if is_ddp and device in ('auto', 'cuda'):
+        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if has['cuda'] or device == 'cuda' else 'cpu'
     if device == 'auto':
         return next(name for name in has if has[name])
     try:

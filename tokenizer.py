@@ -190,13 +190,40 @@ def get_codec(tokenizer, with_special=True):
     return encode, lambda ids: ''.join(itos[i] for i in ids)
 
 
-def count_tokens_per_char(tokenizer, data_dir):
-    """Tokens per character of val.bin, its first token left out, since no model predicts it. The ends of documents are
-    not characters. None if the tokenizer is not at hand, which is said."""
-    ids = np.fromfile(os.path.join(data_dir, 'val.bin'), dtype=np.uint16)[1:]
+def read_prompt(start):
+    """The text that a setting `start` means: itself, a file's for FILE:name, standard input's for -."""
     try:
-        _, decode = get_codec(tokenizer, with_special=False)
-    except SystemExit as e:   # no package, no network: the loss is known all the same
-        print(f'{e}. Bits per character are left out')
-        return None
+        if start == '-':
+            start = sys.stdin.buffer.read().decode('utf-8').removesuffix('\n')   # echo's
+        elif start.startswith('FILE:'):
+            with open(start[5:], encoding='utf-8') as f:
+                start = f.read()
+    except (OSError, UnicodeDecodeError) as e:
+        fail(f'the prompt file {start.removeprefix("FILE:")} cannot be read: '
+             + getattr(e, 'strerror', 'it is not UTF-8'))
+    if not start:
+        fail('the prompt is empty; give at least one character, as in --start="A"')
+    return start
+
+
+def find_decode(tokenizer):
+    """decode of get_codec, without special tokens; None if the tokenizer is not at hand, which is said."""
+    try:
+        return get_codec(tokenizer, with_special=False)[1]
+    except SystemExit as e:   # no package, no network: training goes on all the same
+        print(f'{e}. Text and bits per character are left out')
+
+
+def count_tokens_per_char(decode, data_dir):
+    """Tokens per character of val.bin, its first token left out, since no model predicts it. The ends of documents are
+    not characters."""
+    ids = np.fromfile(os.path.join(data_dir, 'val.bin'), dtype=np.uint16)[1:]
     return len(ids) / sum(len(decode(ids[i:i + 2**20].tolist())) for i in range(0, len(ids), 2**20))
+
+
+def unigram_loss(data_dir, vocab_size, most=10**7):
+    """The loss on val.bin, in nats per token, of a model that knows only how frequent each token is in train.bin (of
+    long ones, their first `most` tokens): what the first minutes of a training have to beat."""
+    train, val = (np.bincount(np.fromfile(os.path.join(data_dir, split), np.uint16, most), minlength=vocab_size)
+                  for split in ('train.bin', 'val.bin'))
+    return float(-(val * np.log((train + 1) / (train + 1).sum())).sum() / val.sum())   # + 1: none is impossible

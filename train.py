@@ -1,14 +1,13 @@
 """
 Train a GPT, on one device or on many.
 
-    python train.py config/train_eca_char.py                    # a config file overrides the settings below
-    python train.py config/train_eca_char.py --max_iters=500    # --key=value overrides both
-    torchrun --standalone --nproc_per_node=4 train.py config/train_eca_char.py --gradient_accumulation_steps=4
+    python train.py config/train_eca_char.py         # settings from a file ...
+    python train.py config/train_eca_char.py --max_iters=500   # ... and by name
+    torchrun --standalone --nproc_per_node=4 train.py config/train_gpt2.py
 """
 
 import math
 import os
-import signal
 import sys
 import time
 
@@ -18,11 +17,12 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
-from checkpoint import gather_state, load_run, load_states, open_log, save_checkpoint
+from checkpoint import gather_state, load_run, load_states, open_log, print_summary, save_checkpoint
 from model import GPT, GPTConfig
 from runtime import (autocast, catch_signals, check_at_least, check_finite, explain_crash, fail, is_any_process,
-                     peak_flops, pick_backend, pick_compile, pick_device, pick_dtype, resume_command)
-from tokenizer import check_ids, count_tokens, count_tokens_per_char, load_pretrained, load_tokenizer, match_tokenizer
+                     or_fail, peak_flops, pick_backend, pick_compile, pick_device, pick_dtype, resume_command)
+from tokenizer import (check_ids, count_tokens, count_tokens_per_char, find_decode, load_pretrained, load_tokenizer,
+                       match_tokenizer, unigram_loss)
 
 sys.excepthook = explain_crash
 
@@ -34,9 +34,10 @@ eval_interval = 2000            # iterations between evaluations
 log_interval = 1                # iterations between log lines
 eval_iters = 200                # batches per split in one evaluation; 0: all of val.bin once, and none of train.bin
 eval_only = False               # evaluate once, then stop
+sample_chars = 64               # at each evaluation the model writes a line this long; 0: none
 always_save_checkpoint = True   # ckpt.pt at every evaluation; False: only when val loss improves
 init_from = 'scratch'           # 'resume' goes on from out_dir; 'gpt2', another GPT-2's Hub id or folder finetunes it
-# logging to Weights & Biases
+# wandb: logging to Weights & Biases
 wandb_log = False               # needs a wandb account, or WANDB_MODE=offline
 wandb_project = 'owt'           # its project there
 wandb_run_name = 'gpt2'         # this run's name in it
@@ -62,7 +63,7 @@ weight_decay = 1e-1             # pull of matrices and embeddings towards 0
 beta1 = 0.9                     # AdamW's memory of gradients
 beta2 = 0.95                    # and of their squares; nearer 1 when an iteration has few tokens
 grad_clip = 1.0                 # gradients longer than this are scaled down to it; 0.0 leaves them alone
-# learning rate schedule: linear warm-up, then down
+# schedule: of the learning rate, linear warm-up, then down
 decay_lr = True                 # False: learning_rate throughout, without warm-up
 lr_schedule = 'cosine'          # the way down: 'cosine', or 'linear', which with min_lr = 0 does better in short runs
 warmup_iters = 2000             # raise it if the loss spikes early
@@ -93,10 +94,7 @@ if lr_schedule not in ('cosine', 'linear'):
 is_ddp = int(os.environ.get('RANK', -1)) != -1
 rank, world_size = (int(os.environ['RANK']), int(os.environ.get('WORLD_SIZE', 1))) if is_ddp else (0, 1)
 is_master = rank == 0   # the process that prints and writes
-if is_ddp and device in ('auto', 'cuda'):
-    has_cuda = device == 'cuda' or torch.cuda.is_available()
-    device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if has_cuda else 'cpu'   # Gloo knows no MPS
-device = pick_device(device)
+device = pick_device(device, is_ddp)
 device_type = torch.device(device).type
 if device_type == 'cuda':
     torch.cuda.set_device(torch.device(device).index or 0)
@@ -111,8 +109,8 @@ tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
 dtype = pick_dtype(dtype, device)
 compile, compile_reason = pick_compile(compile, device)
 if is_master:
-    print(f'device: {device}, dtype: {dtype}, compile: {compile} ({compile_reason})')
-    print(f'tokens per iteration: {tokens_per_iter:,}')
+    print(f'device: {device}, dtype: {dtype}, compile: {compile} ({compile_reason})\n'
+          f'tokens per iteration: {tokens_per_iter:,}')
     if decay_lr and warmup_iters > max_iters > 0:
         print(f'warmup_iters = {warmup_iters} is more than max_iters = {max_iters}: the rate stays below its peak')
 
@@ -137,9 +135,8 @@ def get_batch(split, number):
     ids = data[np.minimum(places, len(data) - 1)]
     check_ids(ids, model_args['vocab_size'], data_dir)   # on a GPU it would be a riddle
     windows = torch.from_numpy(ids.astype(np.int64))
-    if device_type == 'cuda':
-        windows = windows.pin_memory()   # copied while the GPU computes
-    windows = windows.to(device, non_blocking=device_type == 'cuda')
+    # pinned: copied while the GPU computes
+    windows = windows.pin_memory().to(device, non_blocking=True) if device_type == 'cuda' else windows.to(device)
     x, y = windows[:, :-1], windows[:, 1:]
     return x, y.masked_fill(torch.from_numpy(places[:, 1:] >= len(data)).to(device), -1) if is_sweep else y
 
@@ -148,10 +145,7 @@ def get_batch(split, number):
 iter_num, best_val_loss, elapsed_s = 0, 1e9, 0.0   # iterations done, their best loss and time, evaluations included
 model_args = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
                   vocab_size=vocab_size, dropout=dropout)
-try:
-    gptconf = GPTConfig(**model_args)
-except ValueError as e:
-    fail(e)
+gptconf = or_fail(GPTConfig, **model_args)
 own_tokenizer = tokenizer
 if init_from == 'resume':
     model, checkpoint = load_run(out_dir, config)
@@ -168,22 +162,19 @@ tokenizer, model_args = own_tokenizer, {k: getattr(model.config, k) for k in mod
 model.to(device)
 if is_ddp:
     dist.init_process_group(backend)
-shard_optimizer = shard_optimizer and is_ddp
-try:
-    optimizers = model.configure_optimizers(
-        weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr, muon_momentum,
-        ns_dtype='bfloat16' if dtype == 'bfloat16' else 'float32', is_compiled=compile, is_sharded=shard_optimizer)
-except ValueError as e:
-    fail(e)
+optimizers = or_fail(model.configure_optimizers, weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr,
+                     muon_momentum, ns_dtype='bfloat16' if dtype == 'bfloat16' else 'float32',
+                     is_compiled=compile, is_sharded=shard_optimizer and is_ddp)
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # only float16 underflows
 if init_from == 'resume':
     load_states(optimizers, checkpoint, f'{out_dir} was trained with another optimizer than {optimizer}; use the same')
     scaler.load_state_dict(checkpoint.get('scaler', {}) or scaler.state_dict())
-    iter_num, best_val_loss = checkpoint['iter_num'], float(checkpoint['best_val_loss'])
-    elapsed_s = checkpoint.get('elapsed_s', 0.0)
+    iter_num, best_val_loss, elapsed_s = (
+        checkpoint['iter_num'], float(checkpoint['best_val_loss']), checkpoint.get('elapsed_s', 0.0))
     del checkpoint   # its memory is free again
-# to compare tokenizers by; counted only where all of val.bin is read anyway
-tokens_per_char = count_tokens_per_char(tokenizer, data_dir) if eval_iters == 0 and is_master else None
+# to show what the model writes, and to compare tokenizers by
+decode = find_decode(tokenizer) if is_master and (sample_chars > 0 or eval_iters == 0) else None
+tokens_per_char = count_tokens_per_char(decode, data_dir) if decode else 0
 # mfu (model FLOPs utilization): the share of the devices' peak that goes into the model
 flops_per_iter, peak = model.flops_per_token() * tokens_per_iter, world_size * peak_flops(device, dtype)
 if is_master:
@@ -191,10 +182,8 @@ if is_master:
           + ('\ncompiling the model... (takes about a minute)' if compile else ''))
 piece_size = model.pick_piece_size(batch_size)   # of a micro-batch, the texts that go through the model at once
 raw_model = model   # the names in a checkpoint are those of the model without the wrappings below
-if compile:
-    model = torch.compile(model)
-if is_ddp:
-    model = DDP(model)   # on the device that the model is on
+model = torch.compile(model) if compile else model
+model = DDP(model) if is_ddp else model
 
 
 @torch.no_grad()
@@ -215,6 +204,17 @@ def estimate_loss():
         losses[split] = (total[0] / total[1]).item()
     raw_model.train()
     return losses
+
+
+def write_line():
+    """A line that the model writes as it is now. The dice are the same each time: only what it has learned changes."""
+    first = max(0, ''.join(tokenizer.get('itos', '')).find('\n'))   # where words are tokens, some sign or special one
+    torch.manual_seed(seed)
+    raw_model.eval()
+    with autocast(device, dtype):
+        ids = raw_model.generate(torch.tensor([[first]], device=device), sample_chars, temperature=0.8, top_k=200)
+    raw_model.train()
+    return ''.join(c if c.isprintable() else ' ' for c in decode(ids[0, 1:].tolist()))[:sample_chars]
 
 
 def get_lr(it):
@@ -264,20 +264,21 @@ while True:
         losses = estimate_loss()
         is_best, best_val_loss = losses['val'] < best_val_loss, min(best_val_loss, losses['val'])
         if is_master:
-            bits = losses['val'] * (tokens_per_char or 0) / math.log(2)
+            bits = losses['val'] * tokens_per_char / math.log(2) if eval_iters == 0 else 0
             log(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"
                 + (f', {bits:.4f} bits per character' if bits else ''),
                 iter=iter_num, lr=lr, train_loss=losses['train'], val_loss=losses['val'])
+            if sample_chars > 0 and decode:
+                tqdm.write(f'it writes: {write_line()}')
         check_finite(losses['val'], 'val loss', iter_num)
     if not eval_only and (is_stopping or is_last or (is_evaluating and iter_num > 0)):
         check_finite(torch.nn.utils.get_total_norm(raw_model.parameters()).item(), 'norm of the weights', iter_num)
-        states = [gather_state(opt) if shard_optimizer else opt.state_dict() for opt in optimizers]
+        states = [gather_state(opt) if shard_optimizer and is_ddp else opt.state_dict() for opt in optimizers]
         if is_master:
             checkpoint = {   # plain values and tensors only; optimizer states whole, for any number of processes
                 'model': raw_model.state_dict(), 'optimizer': states, 'scaler': scaler.state_dict(),
-                'model_args': model_args, 'config': config, 'tokenizer': tokenizer,
-                'iter_num': iter_num, 'best_val_loss': best_val_loss,
-                'elapsed_s': elapsed_s + time.perf_counter() - started,
+                'model_args': model_args, 'config': config, 'tokenizer': tokenizer, 'iter_num': iter_num,
+                'best_val_loss': best_val_loss, 'elapsed_s': elapsed_s + time.perf_counter() - started,
             }
             if is_evaluating and (is_best or always_save_checkpoint):
                 tqdm.write(f'saving checkpoint to {out_dir}')
@@ -308,9 +309,8 @@ while True:
     for opt in optimizers:
         scaler.unscale_(opt)
     norm = torch.nn.utils.clip_grad_norm_(raw_model.parameters(), grad_clip if grad_clip > 0 else math.inf)
-    overflowed = scaler.is_enabled() and not norm.isfinite()
     for opt in optimizers:
-        if not overflowed:
+        if not scaler.is_enabled() or norm.isfinite():
             scaler.step(opt)
         opt.zero_grad(set_to_none=True)
     scaler.update()
@@ -334,16 +334,16 @@ while True:
     bar.update()
 
 bar.close()
-if is_master:
-    if is_stopping:
-        print(f'stopped after {iter_num} iterations; to go on: {resume_command()}')
-    else:
-        print(f'done: {iter_num} iterations, best val loss {best_val_loss:.4f}')
-        if os.path.exists(os.path.join(out_dir, 'ckpt.pt')):
-            print(f'next: python sample.py --out_dir={out_dir}')
+if is_master and is_stopping:
+    print(f'stopped after {iter_num} iterations; to go on: {resume_command()}')
+elif is_master:
+    print(f'done: {iter_num} iterations, best val loss {best_val_loss:.4f}')
+    if not eval_only:
+        print_summary(out_dir, elapsed_s + time.perf_counter() - started, iter_num * tokens_per_iter, n_tokens['train'],
+                      best_val_loss, unigram_loss(data_dir, vocab_size), tokens_per_char)
 if is_ddp:
     dist.barrier()   # who ends early would have torchrun end rank 0, which may still be saving
     dist.destroy_process_group()
     time.sleep(0.1)   # Gloo's threads drop their last tensors; to do so while Python shuts down would abort it
 if is_stopping:
-    sys.exit(128 + (caught or [signal.SIGTERM])[0])
+    sys.exit(128 + (caught or [15])[0])   # 15, SIGTERM, if another process caught it

@@ -1,12 +1,13 @@
 """
-Turn the works of Eça de Queiroz, or any text of yours, into the tokens of GPT-2 or of another model: train.bin, val.bin
-and, except for GPT-2, meta.pkl.
+Turn the works of Eça de Queiroz, or your own text, into the tokens of GPT-2 or
+of another model: train.bin, val.bin and, except for GPT-2, meta.pkl.
 
-    python data/ecadequeiuroz/prepare.py                                                     # GPT-2's, made for English
-    python data/ecadequeiuroz/prepare.py --tokenizer=pierreguillou/gpt2-small-portuguese     # made for Portuguese
-    python data/ecadequeiuroz/prepare.py livro1.txt livro2.txt                               # your own text, UTF-8
+    python data/ecadequeiuroz/prepare.py            # GPT-2's, made for English
+    python data/ecadequeiuroz/prepare.py \\
+        --tokenizer=pierreguillou/gpt2-small-portuguese     # for Portuguese
+    python data/ecadequeiuroz/prepare.py a.txt b.txt        # UTF-8
 
-The text of Eça is that of data/ecadequeiuroz_char, and is downloaded there if need be.
+The text of Eça is that of data/ecadequeiuroz_char, downloaded if need be.
 """
 
 import argparse

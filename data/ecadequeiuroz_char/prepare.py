@@ -1,11 +1,13 @@
 """
-Turn the works of Eça de Queiroz, or any text of yours, into character ids: train.bin, val.bin and meta.pkl.
+Turn the works of Eça de Queiroz, or your own text, into character ids:
+train.bin, val.bin and meta.pkl.
 
-    python data/ecadequeiuroz_char/prepare.py                         # Eça, downloaded once
-    python data/ecadequeiuroz_char/prepare.py livro1.txt livro2.txt   # your own text, UTF-8, joined in this order
+    python data/ecadequeiuroz_char/prepare.py              # Eça, downloaded once
+    python data/ecadequeiuroz_char/prepare.py a.txt b.txt  # in this order
 
-Without file names it takes input_eca.txt beside this script; if that is not there, downloads it from Kaggle; if that
-fails, takes amostra.txt, a short sample that comes with the repository.
+Without file names it takes input_eca.txt beside this script; if that is not
+there, downloads it from Kaggle; if that fails, takes amostra.txt, a short
+sample that comes with the repository.
 """
 
 import io

@@ -1,12 +1,14 @@
 """
-Turn OpenWebText, or documents of yours, into GPT-2's tokens: train.bin and val.bin.
+Turn OpenWebText, or your documents, into GPT-2's tokens: train.bin, val.bin.
 
-    python data/openwebtext/prepare.py --num_proc=8                # some 54 GB in Hugging Face's cache, 17 GB here
-    python data/openwebtext/prepare.py --num_proc=8 docs/*.jsonl   # your own: .jsonl, .parquet or .txt files
+    python data/openwebtext/prepare.py --num_proc=8     # 54 GB cached, 17 here
+    python data/openwebtext/prepare.py docs/*.jsonl     # or .parquet, or .txt
 
-A document is a row with a text in .jsonl and .parquet, a whole file in .txt. Each ends with <|endoftext|>. One in 2000,
-and one at least, goes to val.bin: of rows drawn at random, of .txt files the last. Memory stays within bounds however
-large the corpus is: it passes through Hugging Face's cache on the disk, whose place the variable HF_HOME sets.
+A document is a row with a text in .jsonl and .parquet, a whole file in .txt.
+Each ends with <|endoftext|>. One in 2000, and one at least, goes to val.bin:
+of rows drawn at random, of .txt files the last. Memory stays within bounds
+however large the corpus is: it passes through Hugging Face's cache on the
+disk, whose place the variable HF_HOME sets.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """
-Turn Shakespeare's plays (1 MB of them), or any text of yours, into GPT-2's tokens: train.bin and val.bin.
+Turn Shakespeare's plays (1 MB of them), or your own text, into GPT-2's tokens:
+train.bin and val.bin.
 
-    python data/shakespeare/prepare.py                 # downloads input.txt, once
-    python data/shakespeare/prepare.py a.txt b.txt     # your own text, UTF-8, joined in this order
+    python data/shakespeare/prepare.py              # input.txt, downloaded once
+    python data/shakespeare/prepare.py a.txt b.txt  # UTF-8, in this order
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """
-Turn Shakespeare's plays (1 MB of them), or any text of yours, into character ids: train.bin, val.bin and meta.pkl.
+Turn Shakespeare's plays (1 MB of them), or your own text, into character ids:
+train.bin, val.bin and meta.pkl.
 
-    python data/shakespeare_char/prepare.py                 # downloads input.txt, once
-    python data/shakespeare_char/prepare.py a.txt b.txt     # your own text, UTF-8, joined in this order
+    python data/shakespeare_char/prepare.py              # input.txt, downloaded
+    python data/shakespeare_char/prepare.py a.txt b.txt  # UTF-8, in this order
 """
 
 import argparse

@@ -1,0 +1,37 @@
+# GPT de caracteres sobre os textos de quem você quiser, preparados por data/autor_char/prepare.py
+#
+# É a receita de train_eca_char_laptop.py: três minutos num notebook sem GPU. Um livro só, de uns 500 mil caracteres, é
+# lido dez vezes; ckpt.pt guarda o melhor momento. Com vários livros e uma GPU ou um Mac, tome as medidas de
+# train_eca_char.py: --n_layer=6 --n_head=6 --n_embd=384 --block_size=256 --batch_size=64.
+out_dir = 'out-autor-char'
+eval_interval = 200
+eval_iters = 20
+log_interval = 50
+
+always_save_checkpoint = False   # só grava quando a perda de validação melhora
+
+wandb_log = False
+wandb_project = 'autor-char'
+wandb_run_name = 'laptop'
+
+dataset = 'autor_char'
+gradient_accumulation_steps = 1
+batch_size = 16
+block_size = 128   # contexto: até 128 caracteres
+
+n_layer = 3
+n_head = 3
+n_embd = 96
+sinusoidal_init = True
+dropout = 0.0      # com menos de um milhão de caracteres, experimente 0.1
+
+optimizer = 'muon'
+learning_rate = 6e-3
+muon_lr = 1e-2
+muon_momentum = 0.9
+lr_schedule = 'linear'
+min_lr = 0.0
+warmup_iters = 20
+max_iters = 2400
+lr_decay_iters = 2400   # em geral, igual a max_iters
+beta2 = 0.99

@@ -1,0 +1,35 @@
+"""
+Turn your own texts into character ids: train.bin, val.bin and meta.pkl.
+
+    python data/autor_char/prepare.py livros/      # all .txt files in a folder
+    python data/autor_char/prepare.py a.txt b.txt
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(here))   # data/, for common.py: what the prepare.py scripts share
+from common import fail, read_text, write_char_dataset   # noqa: E402
+
+if __name__ == '__main__':
+    sys.stdout.reconfigure(errors='backslashreplace')   # not every console can show every character
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('texts', nargs='*', help='text files, UTF-8, or folders that have .txt files somewhere in them')
+    args = parser.parse_args()
+    paths = []
+    for name in args.texts:
+        found = sorted(Path(name).rglob('*.txt')) if os.path.isdir(name) else [Path(name)]
+        if not found:
+            fail(f'there is no .txt file in {name}; name the folder that has them')
+        paths += found
+    if not paths:
+        fail('no text is named; write python data/autor_char/prepare.py FOLDER, a folder with .txt files')
+    texts = []
+    for path in paths:
+        # as Windows and Project Gutenberg write them: neither the mark at the beginning nor \r is something to learn
+        texts.append(read_text(str(path)).removeprefix('\ufeff').replace('\r\n', '\n').strip('\n'))
+        print(f'text: {path}, {len(texts[-1]):,} characters')
+    write_char_dataset('\n\n'.join(texts), here)

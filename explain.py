@@ -1,0 +1,118 @@
+"""
+Show a trained GPT at work: a page with its guesses, surprise and attention.
+
+    python explain.py --out_dir=assets/eca-mini --start="Meu caro"
+    python explain.py --out_dir=out-eca-char --start=FILE:carta.txt
+    python explain.py --init_from=gpt2 --start="The answer is" --to=gpt2.html
+
+The model goes on with the text that it is given. Of each position the page shows what the model expects next, how much
+the token surprised it, and where each head looks. It is one file and needs no network: it can be sent to anybody.
+"""
+
+import base64
+import json
+import math
+import os
+import sys
+
+import torch
+
+from checkpoint import load_checkpoint, write_whole
+from runtime import check_at_least, explain_crash, fail, pick_device
+from tokenizer import checkpoint_tokenizer, get_codec, load_pretrained, read_prompt
+
+sys.excepthook = explain_crash
+
+# -----------------------------------------------------------------------------
+# settings
+init_from = 'resume'    # the best model in out_dir; or as in sample.py
+out_dir = 'out'         # the folder that train.py wrote
+to = ''                 # the page to write; '' is out_dir/explain.html
+start = '\n'            # the prompt; FILE:name reads a file, - the input
+max_new_tokens = 120    # to write after it; 0 explains the prompt alone
+temperature = 0.8       # of what is written; the page shows 1.0
+top_k = 200             # write from this many likeliest tokens; 0: all
+top = 10                # predictions to list at each position
+seed = 1337             # same seed, same text
+device = 'auto'         # CUDA, else MPS, else CPU; or by name
+# -----------------------------------------------------------------------------
+exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='utf-8').read())
+# -----------------------------------------------------------------------------
+
+device = pick_device(device)
+check_at_least(0, globals(), 'max_new_tokens', 'temperature', 'top_k')
+check_at_least(1, globals(), 'top')
+
+# model and tokenizer
+if init_from == 'resume':
+    model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
+    tokenizer = checkpoint_tokenizer(checkpoint, os.path.join(os.path.dirname(__file__), 'data'))
+else:
+    model, tokenizer = load_pretrained(init_from)
+encode, decode = get_codec(tokenizer)
+model.eval().to(device)
+c = model.config
+if top > c.vocab_size:
+    fail(f'top = {top} will not do; the model knows {c.vocab_size} tokens')
+
+# text: the prompt, and what the model writes after it
+prompt = encode(read_prompt(start))
+if len(prompt) > c.block_size:
+    fail(f'the prompt has {len(prompt):,} tokens, and the model sees block_size = {c.block_size} at once; shorten it')
+if max_new_tokens > c.block_size - len(prompt):
+    max_new_tokens = c.block_size - len(prompt)
+    print(f'max_new_tokens is {max_new_tokens} here: the text must fit in block_size = {c.block_size}')
+torch.manual_seed(seed)
+idx = model.generate(torch.tensor([prompt], device=device), max_new_tokens, temperature, top_k)   # (1, T)
+ids, T = idx[0].tolist(), idx.size(1)
+
+# one pass over all of it, in which hooks keep each layer's queries and keys
+qkvs = []
+hooks = [block.attn.c_attn.register_forward_hook(lambda module, x, y: qkvs.append(y)) for block in model.transformer.h]
+with torch.no_grad():
+    logits = model(idx, idx)[0][0].float().cpu()   # (T, V); targets, whatever they are, get all positions' logits
+for hook in hooks:
+    hook.remove()
+q, k, _ = torch.stack(qkvs).view(c.n_layer, T, 3, c.n_head, -1).permute(2, 0, 3, 1, 4).float().cpu()
+scores = q @ k.mT / math.sqrt(q.size(-1))   # (n_layer, nh, T, T)
+attention = scores.masked_fill(torch.ones(T, T, dtype=torch.bool).triu(1), -math.inf).softmax(dim=-1)
+
+# how likely each token was, in bits, and its place among all; predictions at t are about t + 1
+bits = -logits.log_softmax(dim=-1) / math.log(2)   # (T, V)
+order = logits.argsort(dim=-1, descending=True, stable=True)   # (T, V)
+follows = torch.tensor(ids[1:])[:, None]   # (T - 1, 1)
+surprise = bits[:-1].gather(1, follows)[:, 0]   # (T - 1,), the first token has none
+ranks = (order[:-1] == follows).int().argmax(dim=1)   # (T - 1,), 0 is the likeliest
+likeliest = order[:, :top]
+p = bits.gather(1, likeliest).neg().exp2()   # (T, top)
+
+
+def spell(first, last, token):
+    """What a token adds after ids[first:last], the tokens of an unfinished character, that character included."""
+    before = ids[:first][-1:]   # some tokenizers drop the space of a text's first token
+    return decode(before + ids[first:last] + [token])[len(decode(before)):] or f'<{token}>'   # padding has no text
+
+
+# spelling: a token can be a part of a character, which then stands under each of its tokens, numbered
+pieces, predicted, first = [], [], 0
+for t in range(T):
+    piece = spell(first, t, ids[t])
+    if not piece.endswith('\ufffd') or t - first == 3:   # UTF-8 has four bytes at most
+        pieces += [piece] if t == first else [piece + '₁₂₃₄'[i] for i in range(t - first + 1)]
+        first = t + 1
+    predicted.append([spell(first, t + 1, token) for token in likeliest[t].tolist()])
+pieces += ['\ufffd'] * (T - first)   # the end of the text cut a character
+
+# page: weights as bytes of their square roots, which keep small ones apart; lower triangles, since the rest is zeros
+packed = (attention.sqrt() * 255).round().byte()[..., *torch.tril_indices(T, T)]   # (n_layer, nh, T * (T + 1) / 2)
+data = dict(
+    name=os.path.basename(os.path.normpath(out_dir if init_from == 'resume' else init_from)),
+    isChar=tokenizer['kind'] == 'char', nLayer=c.n_layer, nHead=c.n_head, nEmbd=c.n_embd, vocabSize=c.vocab_size,
+    nPrompt=len(prompt), pieces=pieces, surprise=[None] + [round(x, 4) for x in surprise.tolist()],
+    ranks=ranks.tolist(), predicted=predicted, p=[[float(f'{x:.4g}') for x in row] for row in p.tolist()],
+    attention=base64.b64encode(packed.numpy().tobytes()).decode())
+with open(os.path.join(os.path.dirname(__file__), 'assets', 'explain.html'), encoding='utf-8') as f:
+    page = f.read().replace('{{data}}', json.dumps(data).replace('<', '\\u003c'))   # no </script> can end it early
+to = to or os.path.join(out_dir if init_from == 'resume' else '', 'explain.html')
+write_whole(to, lambda f: f.write(page.encode()))
+print(f'wrote {to}: {T} tokens, {len(page) / 1e6:.1f} MB')
