@@ -1,14 +1,15 @@
 """
 Time train.py's and sample.py's work beside what this machine could do.
+Every setting of train.py can be given here too.
 
     python bench.py                         # the model of train_eca_char.py
     python bench.py config/train_eca_char_laptop.py --dropout=0.2
     python bench.py --nanogpt=../nanoGPT    # beside a checkout of nanoGPT
     python bench.py --profile               # also a trace for ui.perfetto.dev
 
-The data are random. Every setting of train.py can be given here too. Each program has a process of its own, so that
-neither inherits the other's memory, and they take turns; a figure is the median of several, after a warm-up. Close
-everything else first: two programs at work on two cores ruin each other.
+The data are random. Each program has a process of its own, so that neither inherits the other's memory, and they take
+turns; a figure is the median of several, after a warm-up. Close everything else first: two programs at work on two
+cores ruin each other.
 
 A training step is one micro-batch, clipping and an optimizer step, whatever gradient_accumulation_steps says. The
 limits: for training, the rate of a large matrix product; for sampling, the rate of a large copy, since each step reads
@@ -102,9 +103,9 @@ if not measure:
     # the parent: give each program its turns, then print the table
     if nanogpt and not os.path.exists(os.path.join(nanogpt, 'model.py')):
         fail(f'nanogpt = {nanogpt} is not a checkout of nanoGPT: there is no model.py in it')
-    print(f'device: {device}, dtype: {dtype} ({sampling_dtype} for sampling), compile: {compile} ({compile_reason})')
-    print(f'model: {n_layer} layers, {n_head} heads, {n_embd} channels, vocabulary {vocab_size}, dropout {dropout}, '
-          f'optimizer {optimizer}')
+    print(f'device: {device}, dtype: {dtype}, {sampling_dtype} for sampling\n'
+          f'compile: {compile} ({compile_reason}), optimizer: {optimizer}, dropout: {dropout}\n'
+          f'model: {n_layer} layers, {n_head} heads, {n_embd} channels, vocabulary {vocab_size}')
     results = {'ours': [], 'nanogpt': []}
     for turn in range(rounds):
         for who in ('ours', 'nanogpt') if nanogpt else ('ours',):
@@ -126,9 +127,9 @@ if not measure:
         """A line of the table. form(value) -> text; limit is what the machine could do, in the same unit."""
         ours, theirs = median('ours', key), median('nanogpt', key)
         is_rate = key.endswith('per_s')   # more is better
-        print(f'{name:40}{form(ours):>12}'
-              + (f'{(ours / limit if is_rate else limit / ours):>10.0%}' if limit else ' ' * 10)
-              + (f'{form(theirs):>12}{(ours / theirs if is_rate else theirs / ours):>9.2f}x' if theirs else ''))
+        print(f'{name:38}{form(ours):>12}'
+              + (f'{(ours / limit if is_rate else limit / ours):>9.0%}' if limit else ' ' * 9)
+              + (f'{form(theirs):>12}{(ours / theirs if is_rate else theirs / ours):>8.2f}x' if theirs else ''))
 
     def ms(seconds):
         return f'{1000 * seconds:,.1f} ms'
@@ -139,9 +140,8 @@ if not measure:
     matmul, copy = (max(result[key][0] for result in results['ours']) for key in ('matmul_flops', 'copy_bytes_per_s'))
     tokens = batch_size * block_size
     flops_per_token, weight_bytes = (results['ours'][0][key][0] for key in ('flops_per_token', 'weight_bytes'))
-    print(f'limits of this machine: {matmul / 1e12:.3g} TFLOP/s in a large {dtype} matrix product, '
-          f'{copy / 1e9:.1f} GB/s in a large copy\n')
-    print(f'{"":40}{"this code":>12}{"of limit":>10}' + (f'{"nanoGPT":>12}{"ratio":>10}' if nanogpt else ''))
+    print(f'limits: {matmul / 1e12:.3g} TFLOP/s in a large {dtype} product, {copy / 1e9:.1f} GB/s in a large copy\n')
+    print(f'{"":38}{"this code":>12}{"of limit":>9}' + (f'{"nanoGPT":>12}{"ratio":>9}' if nanogpt else ''))
     row(f'training step, {batch_size} x {block_size} tokens', 'step_s', ms, flops_per_token * tokens / matmul)
     row('  forward', 'forward_s', ms)
     row('  backward', 'backward_s', ms)

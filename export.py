@@ -2,7 +2,7 @@
 Turn a checkpoint into a folder that Hugging Face's transformers reads.
 
     python export.py --out_dir=out-eca-char --to=hf-eca-char
-    python export.py --out_dir=out-eca-char --to=eca.pt    # or to give away
+    python export.py --out_dir=out-eca-char --to=eca/ckpt.pt    # to give away
 
 A file is a checkpoint to sample from: the model alone, in float16, a quarter of the size or less. Of a folder, then,
 wherever transformers is installed:
@@ -32,6 +32,7 @@ if os.path.exists(to):
 model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
 tokenizer, c = checkpoint_tokenizer(checkpoint, os.path.join(os.path.dirname(__file__), 'data')), model.config
 if to.endswith('.pt'):
+    os.makedirs(os.path.dirname(to) or '.', exist_ok=True)
     plain = {k: checkpoint[k] for k in ('model_args', 'best_val_loss', 'config') if k in checkpoint}
     save_checkpoint({'model': model.half().state_dict(), 'tokenizer': tokenizer, **plain}, to)
     print(f'wrote {to}: {os.path.getsize(to) / 1e6:.2f} MB')

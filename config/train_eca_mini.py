@@ -1,7 +1,7 @@
 # O modelo que vem com o repositório, em assets/eca-mini: escreve português antes de se treinar qualquer coisa
 #
 #     python train.py config/train_eca_mini.py
-#     python export.py --out_dir=out-eca-mini --to=assets/eca-mini/ckpt.pt
+#     python export.py --out_dir=out-eca-mini --to=meu-mini/ckpt.pt
 out_dir = 'out-eca-mini'
 eval_interval = 500
 eval_iters = 25

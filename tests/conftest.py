@@ -1,12 +1,16 @@
 """Fixtures. Scripts run as a user runs them, in a copy of the repository, so that no test touches anybody's data."""
 
 import csv
+import functools
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,10 +19,42 @@ import torch
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 os.environ['OMP_NUM_THREADS'] = '1'   # the models here are tiny: more threads would only get in each other's way
+ENVIRONMENT = dict(os.environ)   # for the scripts, without what torch.compile adds to it in this process
 
 ECA = 'data/ecadequeiuroz_char'
 REAL_TEXT = REPO / ECA / 'input_eca.txt'
 needs_real_text = pytest.mark.skipif(not REAL_TEXT.exists(), reason=f'the real text is not at {ECA}/input_eca.txt')
+
+# Most of a short run is `import torch`. So a script runs in a fork of a process that has done it. It runs as a new one
+# where a test says real=True, on systems other than Linux (Windows has no fork, macOS none that is safe), with -c and
+# -m, and where a test sets a variable that Python, torch or numpy may read at the start. These they do not:
+READ_LATE = ('http_proxy', 'https_proxy', 'no_proxy', 'HF_', 'TIKTOKEN_', 'WANDB_', 'PYTEST_', 'RANK', 'WORLD_SIZE')
+
+
+@functools.cache
+def fork_server():
+    """It ends with this process, when its standard input does."""
+    return subprocess.Popen([sys.executable, Path(__file__).with_name('fork_server.py')], env=ENVIRONMENT, text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def run_python(args, cwd, env, timeout_s=300, real=False):
+    """subprocess.run of `python ARGS`, with what it prints; see above."""
+    if not real and sys.platform == 'linux' and args[0].endswith('.py') and (cwd / args[0]).is_file():
+        differ = {k for k in env.keys() | ENVIRONMENT.keys() if env.get(k) != ENVIRONMENT.get(k)}
+        if all(k.startswith(READ_LATE) for k in differ):
+            server = fork_server()
+            with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+                files = [os.devnull, out.name, err.name]
+                print(json.dumps(dict(args=args, cwd=str(cwd), env=env, files=files, timeout_s=timeout_s)),
+                      file=server.stdin, flush=True)
+                status = int(server.stdout.readline())
+                printed = [Path(f.name).read_text(encoding='utf-8') for f in (out, err)]
+            if status == -signal.SIGALRM:
+                raise subprocess.TimeoutExpired(args, timeout_s, *printed)
+            return subprocess.CompletedProcess(args, status, *printed)
+    return subprocess.run([sys.executable, *args], cwd=cwd, env=env, timeout=timeout_s, capture_output=True, text=True,
+                          encoding='utf-8')
 
 
 class Workspace:
@@ -30,14 +66,14 @@ class Workspace:
     def __truediv__(self, name):
         return self.path / name
 
-    def run(self, *args, fails=False, env=None):
-        """Run `python ARGS` here; returns what it printed. With fails=True it must end in one line on stderr."""
+    def run(self, *args, fails=False, env=None, real=False):
+        """Run `python ARGS` here; returns what it printed. With fails=True it must end in one line on stderr. With
+        real=True it is a new process, as a user's, where a fork would do."""
         # a proxy that is not there: no test waits for the network
-        env = {**os.environ, 'http_proxy': 'http://127.0.0.1:9', 'https_proxy': 'http://127.0.0.1:9',
+        env = {**ENVIRONMENT, 'http_proxy': 'http://127.0.0.1:9', 'https_proxy': 'http://127.0.0.1:9',
                'TIKTOKEN_CACHE_DIR': str(self.path / 'no-tiktoken-cache'), 'HF_HOME': str(self.path / 'hf-home'),
                **(env or {})}
-        done = subprocess.run([sys.executable, *map(str, args)], cwd=self.path, env=env, timeout=300,
-                              capture_output=True, text=True, encoding='utf-8')
+        done = run_python([*map(str, args)], self.path, env, real=real)
         if fails:
             assert done.returncode not in (0, -6, -11), done.stdout
             assert 'Traceback' not in done.stderr, done.stderr

@@ -16,9 +16,9 @@ from checkpoint import load_checkpoint
 
 def test_the_three_commands(bare):
     """On the embedded sample, with a tiny model: far better than guessing, better than counting letters."""
-    bare.run(f'{ECA}/prepare.py', f'{ECA}/amostra.txt')
+    bare.run(f'{ECA}/prepare.py', f'{ECA}/amostra.txt', real=True)
     printed = bare.run('train.py', *TINY, '--max_iters=300', '--lr_decay_iters=300', '--eval_interval=100',
-                       '--eval_iters=20', '--log_interval=50')
+                       '--eval_iters=20', '--log_interval=50', real=True)
     lines = printed.splitlines()
     assert 'device: cpu, dtype: float32, compile: False' in printed
     steps = [line.split(':')[0] for line in lines if line.startswith('step')]
@@ -33,11 +33,11 @@ def test_the_three_commands(bare):
     assert losses[-1] < unigram - 0.6 and losses[-1] < 0.6 * math.log(len(p))
 
     bare_sample = ['sample.py', '--out_dir=out-eca-char', '--num_samples=3', '--max_new_tokens=70', '--start=Meu caro']
-    text = bare.run(*bare_sample)
+    text = bare.run(*bare_sample, real=True)
     samples = text.split('\n---------------\n')
     assert len(samples) == 4 and samples[3] == '' and len(set(samples)) == 4
     assert all(s.startswith('Meu caro') and len(s) == len('Meu caro') + 70 for s in samples[:3])
-    assert text == bare.run(*bare_sample)   # same seed, same text
+    assert text == bare.run(*bare_sample)   # same seed, same text, and that of a fork
     assert text != bare.run(*bare_sample, '--seed=1')
 
 

@@ -2,7 +2,7 @@
 Turn the works of Eça de Queiroz, or your own text, into character ids:
 train.bin, val.bin and meta.pkl.
 
-    python data/ecadequeiuroz_char/prepare.py              # Eça, downloaded once
+    python data/ecadequeiuroz_char/prepare.py            # Eça, downloaded once
     python data/ecadequeiuroz_char/prepare.py a.txt b.txt  # in this order
 
 Without file names it takes input_eca.txt beside this script; if that is not
