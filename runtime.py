@@ -24,7 +24,7 @@ from model import PackedLinear
 def fail(message):
     """End the script with one line on stderr."""
     if os.environ.get('RANK', '0') != '0':
-        time.sleep(1)   # rank 0 speaks first; where it fails too, torchrun ends this process before it says the same
+        time.sleep(5)   # rank 0 speaks first; where it fails too, torchrun ends this process before it says the same
     raise SystemExit(f'{os.path.basename(sys.argv[0])}: {message}')
 
 

@@ -268,9 +268,9 @@ while True:
             log(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"
                 + (f', {bits:.4f} bits per character' if bits else ''),
                 iter=iter_num, lr=lr, train_loss=losses['train'], val_loss=losses['val'])
-            if sample_chars > 0 and decode:
-                tqdm.write(f'it writes: {write_line()}')
         check_finite(losses['val'], 'val loss', iter_num)
+        if sample_chars > 0 and decode:
+            tqdm.write(f'it writes: {write_line()}')
     if not eval_only and (is_stopping or is_last or (is_evaluating and iter_num > 0)):
         check_finite(torch.nn.utils.get_total_norm(raw_model.parameters()).item(), 'norm of the weights', iter_num)
         states = [gather_state(opt) if shard_optimizer and is_ddp else opt.state_dict() for opt in optimizers]

@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
 
 SETTINGS = [
     (TRAIN, '--lr_schedule=step', "lr_schedule = step is not known; use 'cosine' or 'linear'"),
-    (TRAIN, '--dataset=nada', 'choose a --dataset of: ecadequeiuroz ecadequeiuroz_char openwebtext shakespeare'),
+    (TRAIN, '--dataset=nada', 'choose a --dataset of: autor_char ecadequeiuroz ecadequeiuroz_char openwebtext '),
     (TRAIN, '--block_size=100000', 'take a longer text or a smaller block_size'),
     (TRAIN, '--block_size=0', 'block_size = 0 will not do; it must be at least 1'),
     (TRAIN, '--batch_size=-1', 'batch_size = -1'),

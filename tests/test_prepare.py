@@ -89,7 +89,7 @@ def test_latin1_error_says_how_to_convert(bare):
 def test_missing_file_and_unknown_option(bare):
     assert 'nada.txt cannot be read' in bare.run(f'{ECA}/prepare.py', 'nada.txt', fails=True)
     assert '--force' in bare.run(f'{ECA}/prepare.py', '--force', fails=True)
-    assert 'livro1.txt livro2.txt' in bare.run(f'{ECA}/prepare.py', '--help')
+    assert 'a.txt b.txt' in bare.run(f'{ECA}/prepare.py', '--help')
 
 
 def test_without_network_the_sample_is_taken_and_said_so(bare):
