@@ -23,7 +23,7 @@ NOT_HERE = {
     'data/openwebtext': 'network: test_prepare_tokens.py', 'train_shakespeare_char.py': 'a command of nanoGPT',
     '--nproc_per_node=8': 'eight GPUs, or two machines: test_distributed.py plays them', 'grande.txt': '256 MB',
 }
-STARTS = ('python', 'torchrun', 'make ', 'git ', 'pip ', 'source ', 'echo ')
+STARTS = ('python ', 'python3 ', 'torchrun ', 'make ', 'git ', 'pip ', 'source ', 'echo ')
 
 
 def commands(page):
