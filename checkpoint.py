@@ -7,6 +7,7 @@ import csv
 import glob
 import math
 import os
+import shlex
 import zipfile
 
 import torch
@@ -62,15 +63,17 @@ def lock(out_dir):
 
 def write_whole(path, write):
     """Have write(file) fill a file that then takes the name path: whole, or not at all."""
-    temporary = f'{path}.{os.getpid()}.tmp'
+    target = os.path.realpath(path)   # a link stays one
+    temporary = f'{target}.{os.getpid()}.tmp'
     try:
         with open(temporary, 'wb') as f:
             write(f)
             f.flush()
             os.fsync(f.fileno())   # on the disk before the name points to it
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except (OSError, RuntimeError) as e:   # torch reports a full disk as a RuntimeError
-        fail(f'{path} could not be written ({first_line(e)}); what was there before is unharmed')
+        reason = getattr(e, 'strerror', None) or first_line(e)
+        fail(f'{path} could not be written ({reason}); what was there before is unharmed')
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -156,9 +159,13 @@ def load_states(optimizers, checkpoint, otherwise):
 def print_summary(out_dir, seconds, tokens_read, tokens_in_train, best_val_loss, unigram_loss, tokens_per_char):
     """What came of a run, as a table, and what to type next. Losses are in nats per token; tokens_per_char is 0 where
     nobody knows it."""
-    unit, scale = ('bits per character', tokens_per_char / math.log(2)) if tokens_per_char else ('nats per token', 1)
+    files = [name for name in ('ckpt.pt', 'last.pt', 'log.csv') if os.path.exists(os.path.join(out_dir, name))]
     print(f'  time      {tqdm.format_interval(seconds)}, evaluations included\n'
           f'  read      {tokens_read:,} tokens, {tokens_read / tokens_in_train:.2f} times train.bin\n'
-          f'  val loss  {best_val_loss * scale:.3f} {unit}; of the frequencies alone {unigram_loss * scale:.3f}\n'
-          f'  files     {out_dir}: ckpt.pt (best), last.pt (newest), log.csv\n'
-          f'next: python sample.py --out_dir={out_dir}')
+          f'  val loss  {best_val_loss:.3f} nats per token; of the frequencies alone {unigram_loss:.3f}')
+    if tokens_per_char:
+        bits, unigram_bits = (loss * tokens_per_char / math.log(2) for loss in (best_val_loss, unigram_loss))
+        print(f'  in bits   {bits:.3f} per character; of the frequencies alone {unigram_bits:.3f}')
+    print(f'  files     {out_dir}: ' + ', '.join(files))
+    if 'ckpt.pt' in files:
+        print(f'next: python sample.py --out_dir={shlex.quote(out_dir)}')

@@ -85,8 +85,10 @@ def _print_help(settings, path, topic):
             titles = [text for (line, column), text in comments.items() if column == 0 and line < node.lineno]
             group_of[key] = titles[-1].split(':')[0] if titles else ''
     if topic not in ('', 'all', *defaults):
-        raise SystemExit(f'there is no setting {topic}; see --help')
-    print('\n\n'.join(source.split('"""')[1].strip().split('\n\n')[:2]) + '\n') if topic in ('', 'all') else None
+        near = difflib.get_close_matches(topic, defaults, n=1)
+        raise SystemExit(f'there is no setting {topic}; ' + (f'did you mean {near[0]}?' if near else 'see --help'))
+    if topic in ('', 'all'):
+        print('\n\n'.join(source.split('"""')[1].strip().split('\n\n')[:2]) + '\n')
     if topic or len(defaults) <= 20:
         keys = [key for key in defaults if topic in ('', 'all', key)]
         column = min(26, max(len(defaults[key]) for key in keys)) + 6
@@ -105,7 +107,7 @@ def _configure(script):
     defaults = dict(settings)
     for arg in sys.argv[1:]:
         key, equals, value = arg.removeprefix('--').partition('=')
-        if arg in ('--help', '-h') or key == 'help':
+        if arg in ('--help', '-h') or arg.startswith('--help='):
             _print_help(defaults, script['__file__'], value)
             raise SystemExit(0)
         if not arg.startswith('-'):

@@ -62,6 +62,9 @@ if len(prompt) > c.block_size:
 if max_new_tokens > c.block_size - len(prompt):
     max_new_tokens = c.block_size - len(prompt)
     print(f'max_new_tokens is {max_new_tokens} here: the text must fit in block_size = {c.block_size}')
+page_mb = c.n_layer * c.n_head * (len(prompt) + max_new_tokens) ** 2 / 2 * 4 / 3 / 1e6   # of attention, in base64
+if page_mb > 20:
+    fail(f'the page would have {page_mb:.0f} MB; shorten the prompt, or lower max_new_tokens = {max_new_tokens}')
 torch.manual_seed(seed)
 idx = model.generate(torch.tensor([prompt], device=device), max_new_tokens, temperature, top_k)   # (1, T)
 ids, T = idx[0].tolist(), idx.size(1)

@@ -32,7 +32,10 @@ if os.path.exists(to):
 model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
 tokenizer, c = checkpoint_tokenizer(checkpoint, os.path.join(os.path.dirname(__file__), 'data')), model.config
 if to.endswith('.pt'):
-    os.makedirs(os.path.dirname(to) or '.', exist_ok=True)
+    try:
+        os.makedirs(os.path.dirname(to) or '.', exist_ok=True)
+    except OSError as e:
+        fail(f'to = {to} could not be written: {e.strerror}')
     plain = {k: checkpoint[k] for k in ('model_args', 'best_val_loss', 'config') if k in checkpoint}
     save_checkpoint({'model': model.half().state_dict(), 'tokenizer': tokenizer, **plain}, to)
     print(f'wrote {to}: {os.path.getsize(to) / 1e6:.2f} MB')

@@ -333,7 +333,7 @@ def pick_token(logits, temperature, top_k=None, top_p=1.0):
     these from the fewest that hold top_p of the probability (https://arxiv.org/abs/1904.09751)."""
     if temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits / temperature
+    logits = (logits - logits.max(dim=-1, keepdim=True).values) / temperature   # at most 0: nothing overflows
     if top_k and top_k < logits.size(-1):
         kth = torch.topk(logits, top_k).values[:, -1:]   # (B, 1)
         logits = logits.masked_fill(logits < kth, -math.inf)

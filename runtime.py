@@ -36,6 +36,8 @@ def explain_crash(kind, e, trace):
               'block_size or the size of the model', file=sys.stderr)
     elif isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', None)):
         print(f'{script}: the disk is full ({e.strerror}); what was saved before is unharmed', file=sys.stderr)
+    elif kind is BrokenPipeError:   # who read it has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     elif kind is not KeyboardInterrupt:
         sys.__excepthook__(kind, e, trace)
 

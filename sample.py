@@ -30,9 +30,9 @@ num_samples = 10        # texts to write, drawn together
 max_new_tokens = 500    # tokens in each, after the prompt
 temperature = 0.8       # 1.0 as learned; lower is safer; 0.0: likeliest
 top_k = 200             # draw from this many likeliest; 0: all
-top_p = 1.0             # and from the fewest that hold this probability
-stop = ''               # a text ends before this string; \n is a new line
-keep = 0                # of a full window; 0: half; block_size: exact, slow
+top_p = 1.0             # draw from the fewest that hold this probability
+stop = ''               # texts end before this; \n is a new line
+keep = 0                # tokens of a full window to keep; 0: half
 stream = False          # True: show the texts while they are written
 out = ''                # a file to write to, instead of the screen
 seed = 1337             # same seed, same text
@@ -52,7 +52,7 @@ check_at_least(1, globals(), 'num_samples', 'max_new_tokens')
 check_at_least(0, globals(), 'temperature', 'top_k')
 if not 0 < top_p <= 1:
     fail(f'top_p = {top_p} will not do; it must be above 0 and at most 1')
-if out and (os.path.isdir(out) or not os.path.isdir(os.path.dirname(out) or '.')):
+if out and (not os.path.isdir(os.path.dirname(out) or '.') or os.path.exists(out) and not os.path.isfile(out)):
     fail(f'out = {out} is not the name of a file in a folder that is there')
 
 # model and tokenizer
@@ -73,8 +73,9 @@ if not 0 <= keep <= model.config.block_size:
 
 # prompt
 prompt = torch.tensor([encode(read_prompt(start))], dtype=torch.long, device=device)   # (1, T)
-start, stop = decode(prompt[0].tolist()), stop.replace('\\n', '\n')
-print(f'device: {device}, dtype: {dtype}, compile: {compile} ({compile_reason}); '
+start, stop, stream = decode(prompt[0].tolist()), stop.replace('\\n', '\n'), stream and not out
+context = prompt[0, -8:].tolist()   # enough for a tokenizer to decode what follows as it would after all of it
+print(f'device: {device}, dtype: {dtype}, compile: {compile} ({compile_reason})\n'
       f'tokens in the prompt: {prompt.numel()}', file=sys.stderr)   # standard output is for the text alone
 
 # on a terminal the prompt is bold, and lines end between words
@@ -93,7 +94,7 @@ def fit(text):
 
 def continuation(steps, i):
     """(text, whether stop has ended it) of sample i after the prompt; each step is a list of num_samples ids."""
-    written = decode(prompt[0].tolist() + [ids[i] for ids in steps])[len(start):]
+    written = decode(context + [ids[i] for ids in steps])[len(decode(context)):]
     text, stopped, _ = written.partition(stop) if stop else (written, '', '')
     return text, bool(stopped)
 

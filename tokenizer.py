@@ -12,6 +12,7 @@ import math
 import os
 import pickle
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -191,13 +192,15 @@ def get_codec(tokenizer, with_special=True):
 
 
 def read_prompt(start):
-    """The text that a setting `start` means: itself, a file's for FILE:name, standard input's for -."""
+    """The text that `start` means: itself, with \\n for a new line; a file's for FILE:name; standard input's for -."""
     try:
         if start == '-':
-            start = sys.stdin.buffer.read().decode('utf-8').removesuffix('\n')   # echo's
+            start = sys.stdin.buffer.read().decode('utf-8').removesuffix('\n').removesuffix('\r')   # echo's
         elif start.startswith('FILE:'):
             with open(start[5:], encoding='utf-8') as f:
                 start = f.read()
+        else:
+            start = start.replace('\\n', '\n')
     except (OSError, UnicodeDecodeError) as e:
         fail(f'the prompt file {start.removeprefix("FILE:")} cannot be read: '
              + getattr(e, 'strerror', 'it is not UTF-8'))
@@ -207,11 +210,22 @@ def read_prompt(start):
 
 
 def find_decode(tokenizer):
-    """decode of get_codec, without special tokens; None if the tokenizer is not at hand, which is said."""
+    """decode of get_codec, without special tokens; None if the tokenizer is not at hand, which is said. Nothing is
+    fetched: a training need not wait for a network."""
+    cache = os.environ.get('TIKTOKEN_CACHE_DIR') or os.path.join(tempfile.gettempdir(), 'data-gym-cache')   # tiktoken's
     try:
+        if tokenizer['kind'] == 'gpt2' and 'bpe' not in tokenizer and not (os.path.isdir(cache) and os.listdir(cache)):
+            raise SystemExit
         return get_codec(tokenizer, with_special=False)[1]
-    except SystemExit as e:   # no package, no network: training goes on all the same
-        print(f'{e}. Text and bits per character are left out')
+    except SystemExit:   # no package, no vocabulary: training goes on all the same
+        print("the tokenizer is not on this machine: no text, no bits per character")
+
+
+def first_token(tokenizer):
+    """The id to begin a text from: a new line's, or where words are tokens that of the end of a document."""
+    if tokenizer['kind'] == 'char':
+        return tokenizer['itos'].index('\n') if '\n' in tokenizer['itos'] else 0
+    return 50256 if tokenizer['kind'] == 'gpt2' else get_codec(tokenizer)[0](tokenizer['eos'] or ' ')[0]
 
 
 def count_tokens_per_char(decode, data_dir):

@@ -21,8 +21,8 @@ from checkpoint import gather_state, load_run, load_states, open_log, print_summ
 from model import GPT, GPTConfig
 from runtime import (autocast, catch_signals, check_at_least, check_finite, explain_crash, fail, is_any_process,
                      or_fail, peak_flops, pick_backend, pick_compile, pick_device, pick_dtype, resume_command)
-from tokenizer import (check_ids, count_tokens, count_tokens_per_char, find_decode, load_pretrained, load_tokenizer,
-                       match_tokenizer, unigram_loss)
+from tokenizer import (check_ids, count_tokens, count_tokens_per_char, find_decode, first_token, load_pretrained,
+                       load_tokenizer, match_tokenizer, unigram_loss)
 
 sys.excepthook = explain_crash
 
@@ -39,8 +39,8 @@ always_save_checkpoint = True   # ckpt.pt at every evaluation; False: only when 
 init_from = 'scratch'           # 'resume' goes on from out_dir; 'gpt2', another GPT-2's Hub id or folder finetunes it
 # wandb: logging to Weights & Biases
 wandb_log = False               # needs a wandb account, or WANDB_MODE=offline
-wandb_project = 'owt'           # its project there
-wandb_run_name = 'gpt2'         # this run's name in it
+wandb_project = 'owt'           # the project in Weights & Biases
+wandb_run_name = 'gpt2'         # this run's name in the project
 # data
 dataset = 'openwebtext'         # the folder in data/ whose prepare.py has been run
 gradient_accumulation_steps = 5 * 8   # micro-batches per iteration, over all processes; less memory, same result
@@ -61,7 +61,7 @@ muon_momentum = 0.95            # Muon's memory of gradients; less in short runs
 max_iters = 600000              # iterations (optimizer steps) in all
 weight_decay = 1e-1             # pull of matrices and embeddings towards 0
 beta1 = 0.9                     # AdamW's memory of gradients
-beta2 = 0.95                    # and of their squares; nearer 1 when an iteration has few tokens
+beta2 = 0.95                    # AdamW's memory of their squares; nearer 1 where iterations have few tokens
 grad_clip = 1.0                 # gradients longer than this are scaled down to it; 0.0 leaves them alone
 # schedule: of the learning rate, linear warm-up, then down
 decay_lr = True                 # False: learning_rate throughout, without warm-up
@@ -173,7 +173,7 @@ if init_from == 'resume':
         checkpoint['iter_num'], float(checkpoint['best_val_loss']), checkpoint.get('elapsed_s', 0.0))
     del checkpoint   # its memory is free again
 # to show what the model writes, and to compare tokenizers by
-decode = find_decode(tokenizer) if is_master and (sample_chars > 0 or eval_iters == 0) else None
+decode = find_decode(tokenizer) if is_master else None
 tokens_per_char = count_tokens_per_char(decode, data_dir) if decode else 0
 # mfu (model FLOPs utilization): the share of the devices' peak that goes into the model
 flops_per_iter, peak = model.flops_per_token() * tokens_per_iter, world_size * peak_flops(device, dtype)
@@ -208,11 +208,11 @@ def estimate_loss():
 
 def write_line():
     """A line that the model writes as it is now. The dice are the same each time: only what it has learned changes."""
-    first = max(0, ''.join(tokenizer.get('itos', '')).find('\n'))   # where words are tokens, some sign or special one
     torch.manual_seed(seed)
     raw_model.eval()
     with autocast(device, dtype):
-        ids = raw_model.generate(torch.tensor([[first]], device=device), sample_chars, temperature=0.8, top_k=200)
+        start = torch.tensor([[first_token(tokenizer)]], device=device)
+        ids = raw_model.generate(start, sample_chars, temperature=0.8, top_k=200)
     raw_model.train()
     return ''.join(c if c.isprintable() else ' ' for c in decode(ids[0, 1:].tolist()))[:sample_chars]
 

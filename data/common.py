@@ -6,6 +6,7 @@ ids. Needs numpy and tqdm only; words need tiktoken or transformers, too.
 import os
 import pickle
 import re
+import shlex
 import urllib.request
 
 import numpy as np
@@ -30,9 +31,11 @@ def read_text(path):
         with open(path, 'rb') as f:
             return f.read().decode('utf-8')
     except UnicodeDecodeError as e:
-        fail(f'{path} is not UTF-8: byte {e.object[e.start]:#04x} at offset {e.start:,}. If it is Latin-1, as older '
-             'Portuguese texts often are, convert it: '
-             f'iconv -f latin1 -t utf-8 {path} > {os.path.splitext(path)[0]}-utf8.txt')
+        is_utf16 = e.object[:2] in (b'\xff\xfe', b'\xfe\xff')
+        what = 'is UTF-16' if is_utf16 else 'is Latin-1, as older Portuguese texts often are'
+        old, new = shlex.quote(path), shlex.quote(os.path.splitext(path)[0] + '-utf8.txt')
+        fail(f'{path} is not UTF-8: byte {e.object[e.start]:#04x} at offset {e.start:,}. If it {what}, convert it: '
+             f'iconv -f {"utf-16" if is_utf16 else "latin1"} -t utf-8 {old} > {new}, and take the old one away')
     except OSError as e:
         fail(f'{path} cannot be read: {e.strerror}')
 

@@ -88,6 +88,7 @@ def test_top_p_draws_from_the_nucleus():
         share = torch.bincount(drawn, minlength=4) / len(drawn)   # as likely, beside each other, as before
         torch.testing.assert_close(share[nucleus], p[nucleus] / p[nucleus].sum(), rtol=0, atol=0.02)
     assert sorted(pick_token(logits, 1.0, 3, 0.7).unique().tolist()) == [1, 3]   # of what top_k has left
+    assert pick_token(logits, 1e-40, None, 0.9).unique().tolist() == [1]   # nearly greedy, and no number overflows
     with pytest.raises(ValueError):
         GPT(GPTConfig(8, 37, 1, 2, 16)).generate(torch.zeros(1, 1, dtype=torch.long), 1, top_p=0.0)
 
@@ -187,7 +188,7 @@ def test_a_line_at_each_evaluation(trained, prepared, tmp_path):
 
 def test_summary(trained):
     workspace, printed = trained
-    lines = printed.splitlines()[-6:]
+    lines = printed.splitlines()[-7:]
     best = load(workspace / 'out-hour' / 'ckpt.pt')['best_val_loss']
     train, val = (np.fromfile(workspace / ECA / f'{split}.bin', np.uint16) for split in ('train', 'val'))
     counts = np.bincount(train, minlength=val.max() + 1) + 1
@@ -197,10 +198,11 @@ def test_summary(trained):
     assert lines[0] == f'done: 60 iterations, best val loss {best:.4f}'
     assert re.fullmatch(r'  time      00:\d\d, evaluations included', lines[1])
     assert lines[2] == f'  read      {60 * 8 * 32:,} tokens, {60 * 8 * 32 / len(train):.2f} times train.bin'
-    assert lines[3] == (f'  val loss  {best / math.log(2):.3f} bits per character; '
+    assert lines[3] == f'  val loss  {best:.3f} nats per token; of the frequencies alone {unigram:.3f}'
+    assert lines[4] == (f'  in bits   {best / math.log(2):.3f} per character; '
                         f'of the frequencies alone {unigram / math.log(2):.3f}')
-    assert lines[4] == '  files     out-hour: ckpt.pt (best), last.pt (newest), log.csv'
-    assert lines[5] == 'next: python sample.py --out_dir=out-hour'
+    assert lines[5] == '  files     out-hour: ckpt.pt, last.pt, log.csv'
+    assert lines[6] == 'next: python sample.py --out_dir=out-hour'
 
 
 def test_training_on_a_terminal(prepared):
@@ -212,7 +214,7 @@ def test_training_on_a_terminal(prepared):
     assert any(whole.search(row) for rows in bars for row in rows)
     printed = [line for line in seen.lines if line and '%|' not in line]
     kinds = ('Overriding', 'device:', 'tokens per', 'number of', 'step ', 'iter ', 'it writes: ', 'saving ', 'done:',
-             '  time', '  read', '  val loss', '  files', 'next:')
+             '  time', '  read', '  val loss', '  in bits', '  files', 'next:')
     assert all(line.startswith(kinds) for line in printed) and printed[-1].startswith('next:'), printed
 
 
@@ -233,7 +235,7 @@ def test_help_on_one_setting(prepared):
     everything = prepared.run('train.py', '--help=all')
     assert everything.count('\n  --') == 41 and '--seed=1337  ' in everything
     assert max(map(len, everything.splitlines())) <= 80
-    assert 'there is no setting dropot' in prepared.run('train.py', '--help=dropot', fails=True)
+    assert 'there is no setting dropot; did you mean dropout?' in prepared.run('train.py', '--help=dropot', fails=True)
 
 
 def test_own_texts(bare, tmp_path):
@@ -242,8 +244,10 @@ def test_own_texts(bare, tmp_path):
     (tmp_path / 'livros' / 'b').mkdir(parents=True)
     (tmp_path / 'livros' / 'a.txt').write_bytes(b'\xef\xbb\xbf' + sample_text[:9000].replace('\n', '\r\n').encode())
     (tmp_path / 'livros' / 'b' / 'c.txt').write_text(sample_text[9000:], encoding='utf-8')
+    (tmp_path / 'livros' / 'pasta.txt').mkdir()   # no text, whatever its name
     (tmp_path / 'livros' / 'notas.md').write_text('not this', encoding='utf-8')
-    said = bare.run('data/autor_char/prepare.py', tmp_path / 'livros')
+    said = bare.run('data/autor_char/prepare.py', tmp_path / 'livros', tmp_path / 'livros' / 'a.txt')   # named twice
+    assert said.count('a.txt') == 1
     assert said.index('a.txt') < said.index('c.txt') and 'notas.md' not in said
     tiny = [arg for arg in TINY if not arg.startswith('config/')]
     said = bare.run('train.py', 'config/train_autor_char.py', *tiny, '--max_iters=30')

@@ -155,7 +155,8 @@ def test_every_setting_of_nanogpt_is_there():
         bias=False, learning_rate=6e-4, max_iters=600000, weight_decay=1e-1, beta1=0.9, beta2=0.95, grad_clip=1.0,
         decay_lr=True, warmup_iters=2000, lr_decay_iters=600000, min_lr=6e-5,
         backend='auto', device='auto', dtype='auto', compile='auto')
-    done = subprocess.run([sys.executable, 'train.py', '--help=all'], cwd=REPO, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, 'train.py', '--help=all'], cwd=REPO, capture_output=True, text=True,
+                          check=True)
     for key, value in nanogpt.items():
         assert f'--{key}={value!r} ' in done.stdout or f'--{key}={value!r}\n' in done.stdout
 

@@ -21,15 +21,17 @@ if __name__ == '__main__':
     args = parser.parse_args()
     paths = []
     for name in args.texts:
-        found = sorted(Path(name).rglob('*.txt')) if os.path.isdir(name) else [Path(name)]
+        found = [Path(name)]
+        if os.path.isdir(name):
+            found = sorted(path for path in Path(name).rglob('*') if path.suffix.lower() == '.txt' and path.is_file())
         if not found:
             fail(f'there is no .txt file in {name}; name the folder that has them')
-        paths += found
+        paths += [path for path in found if path.resolve() not in map(Path.resolve, paths)]   # each once
     if not paths:
         fail('no text is named; write python data/autor_char/prepare.py FOLDER, a folder with .txt files')
     texts = []
     for path in paths:
         # as Windows and Project Gutenberg write them: neither the mark at the beginning nor \r is something to learn
-        texts.append(read_text(str(path)).removeprefix('\ufeff').replace('\r\n', '\n').strip('\n'))
+        texts.append(read_text(str(path)).removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n').strip('\n'))
         print(f'text: {path}, {len(texts[-1]):,} characters')
     write_char_dataset('\n\n'.join(texts), here)
