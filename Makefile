@@ -24,7 +24,7 @@ test: .venv/dev
 	$(PY) -m pytest -ra --durations=10 -n auto tests
 
 clean:
-	rm -rf .venv out-eca-char-laptop out-autor-char
+	rm -rf .venv out-eca-char-laptop
 
 # each stamp is newer than its requirements file once they are installed, so a second make installs nothing
 .venv/runtime: requirements.txt

@@ -118,7 +118,7 @@ with autocast(device, 'float32' if is_packed else dtype):
         for line, text in zip(lines, texts):
             line.set_description_str(''.join(c if c.isprintable() else ' ' for c in start + text)[1 - columns:])
         if is_growing:   # held back: what more tokens may turn into another character, into stop, or into a longer word
-            sure = start + texts[0][:len(texts[0]) - len(stop[1:])].rstrip('\ufffd')
+            sure = start + texts[0][:max(0, len(texts[0]) - len(stop[1:]))].rstrip('\ufffd')
             sure = fit(sure.rpartition(' ')[0] if is_terminal else sure)
             print(sure[len(shown):], end='', flush=True)
             shown = max(shown, sure, key=len)

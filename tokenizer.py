@@ -7,6 +7,7 @@ That record is a plain dict, and all that encoding and decoding need:
     {'kind': 'hf', 'json': '...', 'eos': '...'}   a Hugging Face tokenizer.json, the token that ends a document
 """
 
+import hashlib
 import io
 import math
 import os
@@ -197,7 +198,7 @@ def read_prompt(start):
         if start == '-':
             start = sys.stdin.buffer.read().decode('utf-8').removesuffix('\n').removesuffix('\r')   # echo's
         elif start.startswith('FILE:'):
-            with open(start[5:], encoding='utf-8') as f:
+            with open(start[5:], encoding='utf-8-sig') as f:
                 start = f.read()
         else:
             start = start.replace('\\n', '\n')
@@ -210,22 +211,23 @@ def read_prompt(start):
 
 
 def find_decode(tokenizer):
-    """decode of get_codec, without special tokens; None if the tokenizer is not at hand, which is said. Nothing is
+    """(decode, first): get_codec's decode without special tokens, None if the tokenizer is not at hand, which is said;
+    and the id to begin a text from, that of a new line, or of the end of a document where words are tokens. Nothing is
     fetched: a training need not wait for a network."""
-    cache = os.environ.get('TIKTOKEN_CACHE_DIR') or os.path.join(tempfile.gettempdir(), 'data-gym-cache')   # tiktoken's
+    cache = os.environ.get('TIKTOKEN_CACHE_DIR') or os.environ.get('DATA_GYM_CACHE_DIR') or os.path.join(
+        tempfile.gettempdir(), 'data-gym-cache')   # as tiktoken looks for it; a file has the sha1 of its URL for a name
+    url = 'https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe'
+    is_cached = os.path.exists(os.path.join(cache, hashlib.sha1(url.encode()).hexdigest()))
     try:
-        if tokenizer['kind'] == 'gpt2' and 'bpe' not in tokenizer and not (os.path.isdir(cache) and os.listdir(cache)):
+        if tokenizer['kind'] == 'gpt2' and 'bpe' not in tokenizer and not is_cached:
             raise SystemExit
-        return get_codec(tokenizer, with_special=False)[1]
+        encode, decode = get_codec(tokenizer, with_special=False)
+        if tokenizer['kind'] == 'char':
+            return decode, tokenizer['itos'].index('\n') if '\n' in tokenizer['itos'] else 0
+        return decode, 50256 if tokenizer['kind'] == 'gpt2' else (encode(tokenizer.get('eos') or '\n') or [0])[0]
     except SystemExit:   # no package, no vocabulary: training goes on all the same
-        print("the tokenizer is not on this machine: no text, no bits per character")
-
-
-def first_token(tokenizer):
-    """The id to begin a text from: a new line's, or where words are tokens that of the end of a document."""
-    if tokenizer['kind'] == 'char':
-        return tokenizer['itos'].index('\n') if '\n' in tokenizer['itos'] else 0
-    return 50256 if tokenizer['kind'] == 'gpt2' else get_codec(tokenizer)[0](tokenizer['eos'] or ' ')[0]
+        print('the tokenizer is not on this machine: no text, no bits per character')
+        return None, 0
 
 
 def count_tokens_per_char(decode, data_dir):

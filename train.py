@@ -21,8 +21,8 @@ from checkpoint import gather_state, load_run, load_states, open_log, print_summ
 from model import GPT, GPTConfig
 from runtime import (autocast, catch_signals, check_at_least, check_finite, explain_crash, fail, is_any_process,
                      or_fail, peak_flops, pick_backend, pick_compile, pick_device, pick_dtype, resume_command)
-from tokenizer import (check_ids, count_tokens, count_tokens_per_char, find_decode, first_token, load_pretrained,
-                       load_tokenizer, match_tokenizer, unigram_loss)
+from tokenizer import (check_ids, count_tokens, count_tokens_per_char, find_decode, load_pretrained, load_tokenizer,
+                       match_tokenizer, unigram_loss)
 
 sys.excepthook = explain_crash
 
@@ -173,7 +173,7 @@ if init_from == 'resume':
         checkpoint['iter_num'], float(checkpoint['best_val_loss']), checkpoint.get('elapsed_s', 0.0))
     del checkpoint   # its memory is free again
 # to show what the model writes, and to compare tokenizers by
-decode = find_decode(tokenizer) if is_master else None
+decode, first = find_decode(tokenizer) if is_master else (None, 0)
 tokens_per_char = count_tokens_per_char(decode, data_dir) if decode else 0
 # mfu (model FLOPs utilization): the share of the devices' peak that goes into the model
 flops_per_iter, peak = model.flops_per_token() * tokens_per_iter, world_size * peak_flops(device, dtype)
@@ -211,8 +211,7 @@ def write_line():
     torch.manual_seed(seed)
     raw_model.eval()
     with autocast(device, dtype):
-        start = torch.tensor([[first_token(tokenizer)]], device=device)
-        ids = raw_model.generate(start, sample_chars, temperature=0.8, top_k=200)
+        ids = raw_model.generate(torch.tensor([[first]], device=device), sample_chars, temperature=0.8, top_k=200)
     raw_model.train()
     return ''.join(c if c.isprintable() else ' ' for c in decode(ids[0, 1:].tolist()))[:sample_chars]
 
@@ -262,7 +261,8 @@ while True:
     is_evaluating = (iter_num % eval_interval == 0 or is_last) and not is_stopping
     if is_evaluating:
         losses = estimate_loss()
-        is_best, best_val_loss = losses['val'] < best_val_loss, min(best_val_loss, losses['val'])
+        is_best = losses['val'] < best_val_loss and (iter_num > 0 or is_last)   # others are not saved
+        best_val_loss = losses['val'] if is_best else best_val_loss
         if is_master:
             bits = losses['val'] * tokens_per_char / math.log(2) if eval_iters == 0 else 0
             log(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"

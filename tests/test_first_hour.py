@@ -109,6 +109,10 @@ def test_stop_ends_each_text_before_it(trained):
     expected = DASHES.join('Meu' + text[3:].split(stop)[0] for text in whole) + DASHES
     assert sample(trained, '--num_samples=3', '--start=Meu', f'--stop={stop}') == expected
     assert sample(trained, '--num_samples=3', '--start=Meu', f'--stop={stop}', '--stream') == expected
+    greedy = ['--num_samples=1', '--start=Meu', '--temperature=0']
+    stop = sample(trained, *greedy)[3:15]   # it comes at once, and is long: none of it may show
+    assert sample(trained, *greedy, f'--stop={stop}') == 'Meu' + DASHES
+    assert sample(trained, *greedy, f'--stop={stop}', '--stream') == 'Meu' + DASHES
     two = whole[0][20:22]   # more than a character: the first of them must not show
     assert sample(trained, '--num_samples=1', '--start=Meu', f'--stop={two}', '--stream') == sample(
         trained, '--num_samples=1', '--start=Meu', f'--stop={two}')
