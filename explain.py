@@ -17,9 +17,9 @@ import sys
 
 import torch
 
-from checkpoint import load_checkpoint, write_whole
+from checkpoint import write_whole
 from runtime import check_at_least, explain_crash, fail, pick_device
-from tokenizer import checkpoint_tokenizer, get_codec, load_pretrained, read_prompt
+from tokenizer import get_codec, load_model, read_prompt
 
 sys.excepthook = explain_crash
 
@@ -44,11 +44,7 @@ check_at_least(0, globals(), 'max_new_tokens', 'temperature', 'top_k')
 check_at_least(1, globals(), 'top')
 
 # model and tokenizer
-if init_from == 'resume':
-    model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
-    tokenizer = checkpoint_tokenizer(checkpoint, os.path.join(os.path.dirname(__file__), 'data'))
-else:
-    model, tokenizer = load_pretrained(init_from)
+model, tokenizer = load_model(init_from, out_dir)
 encode, decode = get_codec(tokenizer)
 model.eval().to(device)
 c = model.config

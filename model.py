@@ -170,8 +170,7 @@ class GPT(nn.Module):
         B, T = idx.shape
         if pos + T > self.config.block_size:
             raise ValueError(f'{pos + T} tokens do not fit in block_size = {self.config.block_size}')
-        x = self.transformer.wte(idx) + self.transformer.wpe.weight[pos:pos + T]   # (B, T, C)
-        x = self.transformer.drop(x)
+        x = self.transformer.drop(self.transformer.wte(idx) + self.transformer.wpe.weight[pos:pos + T])   # (B, T, C)
         for i, block in enumerate(self.transformer.h):
             x = block(x, None if cache is None else cache[i], pos)
         x = self.transformer.ln_f(x)
@@ -215,7 +214,6 @@ class GPT(nn.Module):
         return model
 
     # generation
-
     def new_cache(self, B):
         """Room for the keys and values of B texts, a (2, B, nh, block_size, hs) tensor for each layer, allocated once;
         torch.compile on CPU got them wrong as slices of one tensor. Under autocast they have its lower precision."""
@@ -231,7 +229,6 @@ class GPT(nn.Module):
 
         temperature 0 is greedy; top_k 0 (or None) and top_p 1 draw from the whole vocabulary. num_samples continues
         one prompt (B = 1) n times at the cost of reading it once; without it n is B.
-
         While the text fits in block_size the cached keys and values give the tokens that full recomputation would.
         Learned positions cannot slide, so when the window is full the cache is filled anew from the newest `keep`
         tokens (default: half the window). keep = block_size recomputes the window for every token, as nanoGPT does.
@@ -251,8 +248,7 @@ class GPT(nn.Module):
             raise ValueError(f'num_samples = {n} needs one prompt to start from, not {B}')
         text = torch.empty(n, T + max_new_tokens, dtype=torch.long, device=idx.device)
         text[:, :T] = idx
-        cache = None
-        pos = window   # of the next token in the window; full, so that the first step reads the prompt
+        cache, pos = None, window   # pos of the next token in the window; full, so that the first step reads the prompt
         for t in range(T, T + max_new_tokens):
             if pos == window:
                 context = idx[:, -window:] if t == T else text[:, t - keep:t]
@@ -265,8 +261,7 @@ class GPT(nn.Module):
 
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, num_samples=None, **settings):
         """What stream yields, with its settings, after idx (B, T): whole texts (n, T + max_new_tokens)."""
-        steps = self.stream(idx, max_new_tokens, temperature, top_k, num_samples, **settings)
-        new = [tokens[:, None] for tokens in steps]
+        new = [ids[:, None] for ids in self.stream(idx, max_new_tokens, temperature, top_k, num_samples, **settings)]
         return torch.cat([idx.expand(num_samples or len(idx), -1), *new], dim=1)
 
     def pack_weights(self):
@@ -277,7 +272,6 @@ class GPT(nn.Module):
                     setattr(parent, name, PackedLinear(child))
 
     # optimizers
-
     def configure_optimizers(self, weight_decay, learning_rate, betas, optimizer='adamw', muon_lr=None,
                              muon_momentum=0.95, ns_dtype='bfloat16', is_compiled=False, is_sharded=False):
         """The optimizers, a list that the training loop steps; every parameter is in exactly one group of one.

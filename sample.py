@@ -14,10 +14,10 @@ import sys
 import torch
 from tqdm import tqdm
 
-from checkpoint import load_checkpoint, write_whole
+from checkpoint import write_whole
 from model import PackedLinear
 from runtime import autocast, check_at_least, explain_crash, fail, pick_compile, pick_device, pick_dtype
-from tokenizer import checkpoint_tokenizer, get_codec, load_pretrained, read_prompt
+from tokenizer import get_codec, load_model, read_prompt
 
 sys.excepthook = explain_crash
 
@@ -56,11 +56,7 @@ if out and (not os.path.isdir(os.path.dirname(out) or '.') or os.path.exists(out
     fail(f'out = {out} is not the name of a file in a folder that is there')
 
 # model and tokenizer
-if init_from == 'resume':
-    model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
-    tokenizer = checkpoint_tokenizer(checkpoint, os.path.join(os.path.dirname(__file__), 'data'))
-else:
-    model, tokenizer = load_pretrained(init_from)
+model, tokenizer = load_model(init_from, out_dir)
 encode, decode = get_codec(tokenizer)
 model.eval().to(device)
 is_packed = dtype == 'float16' and torch.device(device).type == 'cpu' and PackedLinear.is_available()

@@ -7,6 +7,7 @@ That record is a plain dict, and all that encoding and decoding need:
     {'kind': 'hf', 'json': '...', 'eos': '...'}   a Hugging Face tokenizer.json, the token that ends a document
 """
 
+import functools
 import hashlib
 import io
 import math
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from checkpoint import load_checkpoint
 from model import GPT
 from runtime import fail, first_line
 
@@ -136,6 +138,14 @@ def load_pretrained(name, dropout=0.0, block_size=None):
         fail(f'init_from = {name} cannot be loaded: {first_line(e)}')
 
 
+def load_model(init_from, out_dir):
+    """(model, tokenizer) to write with: the best of the run in out_dir for 'resume', else as load_pretrained."""
+    if init_from != 'resume':
+        return load_pretrained(init_from)
+    model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
+    return model, checkpoint_tokenizer(checkpoint, os.path.join(os.path.dirname(__file__), 'data'))
+
+
 # where GPT-2 cuts a text before it merges bytes: words, numbers, signs and spaces never go together
 GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
@@ -230,9 +240,12 @@ def find_decode(tokenizer):
         return None, 0
 
 
+@functools.cache
 def count_tokens_per_char(decode, data_dir):
     """Tokens per character of val.bin, its first token left out, since no model predicts it. The ends of documents are
-    not characters."""
+    not characters. 0 if decode is None. It reads all of val.bin, once."""
+    if decode is None:
+        return 0
     ids = np.fromfile(os.path.join(data_dir, 'val.bin'), dtype=np.uint16)[1:]
     return len(ids) / sum(len(decode(ids[i:i + 2**20].tolist())) for i in range(0, len(ids), 2**20))
 

@@ -8,6 +8,7 @@ Train a GPT, on one device or on many.
 
 import math
 import os
+import signal
 import sys
 import time
 
@@ -174,7 +175,6 @@ if init_from == 'resume':
     del checkpoint   # its memory is free again
 # to show what the model writes, and to compare tokenizers by
 decode, first = find_decode(tokenizer) if is_master else (None, 0)
-tokens_per_char = count_tokens_per_char(decode, data_dir) if decode else 0
 # mfu (model FLOPs utilization): the share of the devices' peak that goes into the model
 flops_per_iter, peak = model.flops_per_token() * tokens_per_iter, world_size * peak_flops(device, dtype)
 if is_master:
@@ -264,7 +264,7 @@ while True:
         is_best = losses['val'] < best_val_loss and (iter_num > 0 or is_last)   # others are not saved
         best_val_loss = losses['val'] if is_best else best_val_loss
         if is_master:
-            bits = losses['val'] * tokens_per_char / math.log(2) if eval_iters == 0 else 0
+            bits = losses['val'] * count_tokens_per_char(decode, data_dir) / math.log(2) if eval_iters == 0 else 0
             log(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"
                 + (f', {bits:.4f} bits per character' if bits else ''),
                 iter=iter_num, lr=lr, train_loss=losses['train'], val_loss=losses['val'])
@@ -340,10 +340,10 @@ elif is_master:
     print(f'done: {iter_num} iterations, best val loss {best_val_loss:.4f}')
     if not eval_only:
         print_summary(out_dir, elapsed_s + time.perf_counter() - started, iter_num * tokens_per_iter, n_tokens['train'],
-                      best_val_loss, unigram_loss(data_dir, vocab_size), tokens_per_char)
+                      best_val_loss, unigram_loss(data_dir, vocab_size), count_tokens_per_char(decode, data_dir))
 if is_ddp:
     dist.barrier()   # who ends early would have torchrun end rank 0, which may still be saving
     dist.destroy_process_group()
     time.sleep(0.1)   # Gloo's threads drop their last tensors; to do so while Python shuts down would abort it
 if is_stopping:
-    sys.exit(128 + (caught or [15])[0])   # 15, SIGTERM, if another process caught it
+    sys.exit(128 + (caught or [signal.SIGTERM])[0])   # the latter if another process caught it

@@ -84,7 +84,7 @@ class Workspace:
 
 
 def copy_repository(to):
-    ignored = shutil.ignore_patterns('.*', 'out*', 'wandb', '__pycache__', '*.bin', '*.pkl', 'input*.txt', '*.pt')
+    ignored = shutil.ignore_patterns('.*', 'out*', 'wandb', '__pycache__', '*.bin', '*.pkl', 'input*.txt')
     shutil.copytree(REPO, to, ignore=ignored)
     return Workspace(Path(to))
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 
 import pytest
 from conftest import REPO, TINY
@@ -31,7 +30,6 @@ def test_every_cell_does_what_it_says(bare, monkeypatch):
     pytest.importorskip('matplotlib')
     pytest.importorskip('ipykernel')
     preprocessors = pytest.importorskip('nbconvert.preprocessors')
-    shutil.copytree(REPO / 'assets/eca-mini', bare / 'assets/eca-mini', dirs_exist_ok=True)   # with its ckpt.pt
     # no network, so that prepare.py falls back on the sample; and nothing of the user's
     for name, value in {'http_proxy': 'http://127.0.0.1:9', 'https_proxy': 'http://127.0.0.1:9',
                         'IPYTHONDIR': str(bare / 'ipython'), 'JUPYTER_RUNTIME_DIR': str(bare / 'runtime')}.items():

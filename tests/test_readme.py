@@ -4,7 +4,6 @@ import glob
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 
@@ -71,7 +70,6 @@ def test_links_lead_somewhere(page):
 
 def test_commands_run(bare):
     """In the order of the page, trainings cut short and small."""
-    shutil.copytree(REPO / 'assets/eca-mini', bare / 'assets/eca-mini', dirs_exist_ok=True)   # with its ckpt.pt
     sample = (bare / ECA / 'amostra.txt').read_text(encoding='utf-8')
     (bare / 'livros').mkdir()
     for name in ('livros/a.txt', 'livro1.txt', 'livro2.txt'):
