@@ -110,10 +110,14 @@ def load_checkpoint(path, dropout=0.0):
 
 
 def load_run(out_dir, config):
-    """(model, checkpoint) of the newest state in out_dir, once it is clear that the settings describe that model."""
+    """(model, checkpoint) of the newest state in out_dir, once it is clear that the settings describe that model. For
+    eval_only a model alone will do."""
     newest = 'last.pt' if os.path.exists(os.path.join(out_dir, 'last.pt')) else 'ckpt.pt'
     model, checkpoint = load_checkpoint(os.path.join(out_dir, newest), config['dropout'])
-    if not all(isinstance(checkpoint.get(k), (int, float, torch.Tensor)) for k in ('iter_num', 'best_val_loss')):
+    if 'optimizer' not in checkpoint and config['eval_only']:   # a model alone, as export.py writes it
+        checkpoint.update(iter_num=0, best_val_loss=math.inf)
+    elif 'optimizer' not in checkpoint or not all(
+            isinstance(checkpoint.get(k), (int, float, torch.Tensor)) for k in ('iter_num', 'best_val_loss')):
         fail(f'{out_dir}/{newest} is a model to sample from, not the state of a training; there is nothing to resume')
     for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'bias'):
         was = getattr(model.config, k)
@@ -138,7 +142,9 @@ def gather_state(opt):
 def load_states(optimizers, checkpoint, otherwise):
     """Give optimizers the moments in a checkpoint; a sharded one takes its part. Their rates stay as they are. The
     script ends with the line `otherwise` if the checkpoint is of other optimizers."""
-    states = checkpoint.get('optimizer', [])
+    if 'optimizer' not in checkpoint:   # a model alone, which load_run admits only for eval_only
+        return
+    states = checkpoint['optimizer']
     states = states if isinstance(states, list) else [states]   # nanoGPT has one
     if len(states) != len(optimizers):
         fail(otherwise)

@@ -82,7 +82,6 @@ config_keys = [k for k, v in globals().items() if not k.startswith('_') and isin
 exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='utf-8').read())
 config = {k: globals()[k] for k in config_keys}
 # -----------------------------------------------------------------------------
-
 # settings that would fail later, and worse
 check_at_least(1, config, 'eval_interval', 'log_interval', 'batch_size', 'block_size', 'gradient_accumulation_steps')
 check_at_least(0, config, 'eval_iters', 'max_iters', 'warmup_iters', 'min_lr', 'weight_decay', 'grad_clip', 'seed')
@@ -143,7 +142,7 @@ def get_batch(split, number):
 
 
 # model: from scratch, where the last run stopped, or somebody's GPT-2
-iter_num, best_val_loss, elapsed_s = 0, 1e9, 0.0   # iterations done, their best loss and time, evaluations included
+iter_num, best_val_loss, elapsed_s, tokens_read = 0, 1e9, 0.0, 0   # iterations done; their best loss, time and tokens
 model_args = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
                   vocab_size=vocab_size, dropout=dropout)
 gptconf = or_fail(GPTConfig, **model_args)
@@ -170,8 +169,8 @@ scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # only 
 if init_from == 'resume':
     load_states(optimizers, checkpoint, f'{out_dir} was trained with another optimizer than {optimizer}; use the same')
     scaler.load_state_dict(checkpoint.get('scaler', {}) or scaler.state_dict())
-    iter_num, best_val_loss, elapsed_s = (
-        checkpoint['iter_num'], float(checkpoint['best_val_loss']), checkpoint.get('elapsed_s', 0.0))
+    iter_num, best_val_loss = checkpoint['iter_num'], float(checkpoint['best_val_loss'])
+    elapsed_s, tokens_read = checkpoint.get('elapsed_s', 0.0), checkpoint.get('tokens_read', iter_num * tokens_per_iter)
     del checkpoint   # its memory is free again
 # to show what the model writes, and to compare tokenizers by
 decode, first = find_decode(tokenizer) if is_master else (None, 0)
@@ -279,6 +278,7 @@ while True:
                 'model': raw_model.state_dict(), 'optimizer': states, 'scaler': scaler.state_dict(),
                 'model_args': model_args, 'config': config, 'tokenizer': tokenizer, 'iter_num': iter_num,
                 'best_val_loss': best_val_loss, 'elapsed_s': elapsed_s + time.perf_counter() - started,
+                'tokens_read': tokens_read,
             }
             if is_evaluating and (is_best or always_save_checkpoint):
                 tqdm.write(f'saving checkpoint to {out_dir}')
@@ -330,7 +330,7 @@ while True:
             check_finite(lossf, 'loss', iter_num)
             bar.set_postfix_str(f'loss {lossf:.4f}, {speed}')
             t0, iters_timed = time.perf_counter(), 0
-    iter_num += 1
+    iter_num, tokens_read = iter_num + 1, tokens_read + tokens_per_iter
     bar.update()
 
 bar.close()
@@ -339,7 +339,7 @@ if is_master and is_stopping:
 elif is_master:
     print(f'done: {iter_num} iterations, best val loss {best_val_loss:.4f}')
     if not eval_only:
-        print_summary(out_dir, elapsed_s + time.perf_counter() - started, iter_num * tokens_per_iter, n_tokens['train'],
+        print_summary(out_dir, elapsed_s + time.perf_counter() - started, tokens_read, n_tokens['train'],
                       best_val_loss, unigram_loss(data_dir, vocab_size), count_tokens_per_char(decode, data_dir))
 if is_ddp:
     dist.barrier()   # who ends early would have torchrun end rank 0, which may still be saving

@@ -17,6 +17,7 @@ NOT_HERE = {
     'python3 -m venv': 'make test has done it', 'pip install': 'make test has done it', 'make ': 'it installs',
     'source ': 'a shell of its own', 'git clone': 'network', '--nanogpt=': 'needs the clone',
     'bench.py': 'test_bench.py runs it', 'gpt2': 'network: test_gpt2.py has a hub on this machine',
+    '--out_dir=assets/eca-mini --eval_only': 'needs all of Eça, whose characters the model knows',
     'config/finetune_eca.py': 'needs a GPT-2 from the network', '--out_dir=out-eca ': 'made by finetune_eca.py',
     'data/ecadequeiuroz/prepare.py': 'needs a vocabulary: test_prepare_tokens.py', 'data/shakespeare': 'network',
     'data/openwebtext': 'network: test_prepare_tokens.py', 'train_shakespeare_char.py': 'a command of nanoGPT',

@@ -173,6 +173,26 @@ def test_eval_only_writes_nothing(prepared, tmp_path):
     assert before == {path.name: path.read_bytes() for path in (tmp_path / 'out').iterdir()}
 
 
+def test_a_model_alone_can_be_evaluated_but_not_resumed(prepared, tmp_path):
+    """What export.py --to=NAME.pt writes, and README's figure for assets/eca-mini is measured on."""
+    prepared.run('train.py', *TINY, '--max_iters=5', f'--out_dir={tmp_path}/whole')
+    prepared.run('export.py', f'--out_dir={tmp_path}/whole', f'--to={tmp_path}/alone/ckpt.pt')
+    args = ['train.py', *TINY, '--init_from=resume', '--eval_only=True', '--eval_iters=0']
+    whole, alone = (float(re.search(r'val loss ([\d.]+)', prepared.run(*args, f'--out_dir={tmp_path}/{out}'))[1])
+                    for out in ('whole', 'alone'))
+    assert abs(whole - alone) < 1e-3   # the weights are rounded to float16
+    assert [path.name for path in (tmp_path / 'alone').iterdir()] == ['ckpt.pt']
+    message = prepared.run(*args, f'--out_dir={tmp_path}/alone', '--eval_only=False', fails=True)
+    assert 'is a model to sample from, not the state of a training' in message
+
+
+def test_tokens_read_are_counted_over_a_change_of_batch(prepared, tmp_path):
+    args = ['train.py', *TINY, '--eval_interval=5', f'--out_dir={tmp_path}/out']
+    prepared.run(*args, '--max_iters=2', '--batch_size=4', '--block_size=16')
+    printed = prepared.run(*args, '--init_from=resume', '--max_iters=5', '--batch_size=8', '--block_size=16')
+    assert f'read      {2 * 4 * 16 + 3 * 8 * 16:,} tokens' in printed
+
+
 @pytest.mark.parametrize('block_size', [32, 30])
 def test_eval_iters_0_sweeps_val(prepared, tmp_path, block_size):
     """Every token of val.bin is predicted once, whatever the batches; for characters, bits per character are bits per
