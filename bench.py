@@ -30,8 +30,10 @@ import time
 import torch
 
 from model import GPT, GPTConfig, PackedLinear
-from runtime import autocast, check_at_least, fail, or_fail, pick_compile, pick_device, pick_dtype
+from runtime import autocast, check_at_least, explain_crash, fail, or_fail, pick_compile, pick_device, pick_dtype
 from tokenizer import load_meta
+
+sys.excepthook = explain_crash
 
 # -----------------------------------------------------------------------------
 # settings: those of train.py, so that its config files will do, and these
@@ -185,7 +187,7 @@ else:
     piece_size = batch_size
 run = model
 if compile:
-    run = torch.compile(model)
+    run = torch.compile(model, dynamic=False) if is_ours else torch.compile(model)
 scaler = torch.amp.GradScaler(kind, enabled=dtype == 'float16')
 windows = torch.randint(vocab_size, (batch_size, block_size + 1), device=device)
 X, Y = windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
@@ -239,6 +241,8 @@ if profile:
 del optimizers, run, model
 model = GPT(GPTConfig(**shape, dropout=0.0)).to(device).eval()
 result['weight_bytes'] = [sum(p.numel() for p in model.parameters()) * (4 if sampling_dtype == 'float32' else 2)]
+if is_ours:
+    torch.backends.cuda.enable_cudnn_sdp(False)
 if is_ours and kind == 'cpu' and sampling_dtype == 'float16' and PackedLinear.is_available():
     model.pack_weights()
     sampling_dtype = 'float32'
@@ -274,5 +278,5 @@ if is_ours:
     result['matmul_flops'] = [2 * n**3 / min(timed(lambda: a @ b, 10))]
     source = torch.ones(2**26, device=device)
     target = torch.empty_like(source)
-    result['copy_bytes_per_s'] = [2 * source.nbytes / min(timed(lambda: target.copy_(source), 10))]   # read and written
+    result['copy_bytes_per_s'] = [2 * source.nbytes / min(timed(lambda: target.copy_(source), 10, 10))]   # read, write
 print(json.dumps(result), file=stdout)

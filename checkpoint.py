@@ -35,6 +35,8 @@ def open_log(out_dir, iter_num, is_off=False):
             for name in ('ckpt.pt', 'last.pt', 'log.csv'):   # halves, left by a process that was killed
                 for half in glob.glob(os.path.join(glob.escape(out_dir), f'{name}.*.tmp')):
                     os.remove(half)
+            if iter_num == 0 and os.path.exists(os.path.join(out_dir, 'last.pt')):
+                print(f'{out_dir} has a training, which this one replaces; --init_from=resume would go on with it')
             rows = [','.join(columns) + '\n']
             if iter_num > 0 and os.path.exists(path):
                 with open(path, encoding='utf-8') as f:
@@ -88,7 +90,10 @@ def load_checkpoint(path, dropout=0.0):
     """(model, checkpoint): a GPT on the CPU, and the dict that save_checkpoint or nanoGPT wrote. Loads tensors and
     plain values only, so a file from a stranger can be wrong but can do nothing."""
     if not os.path.exists(path):
-        fail(f'there is no {path}; train first, or give the folder of a run as --out_dir')
+        is_begun = os.path.exists(os.path.join(os.path.dirname(path), 'last.pt'))
+        fail(f'there is no {path}; ' + (
+            'the training there stopped before its first evaluation: go on with --init_from=resume' if is_begun else
+            'train first, or give the folder of a run as --out_dir'))
     try:
         if zipfile.ZipFile(path).testzip():   # torch.load does not look at the checksums that torch.save writes
             raise ValueError
@@ -111,8 +116,9 @@ def load_checkpoint(path, dropout=0.0):
 
 def load_run(out_dir, config):
     """(model, checkpoint) of the newest state in out_dir, once it is clear that the settings describe that model. For
-    eval_only a model alone will do."""
-    newest = 'last.pt' if os.path.exists(os.path.join(out_dir, 'last.pt')) else 'ckpt.pt'
+    eval_only the model that sample.py writes with, which may be a model alone."""
+    newest = next((name for name in (('ckpt.pt', 'last.pt') if config['eval_only'] else ('last.pt',))
+                   if os.path.exists(os.path.join(out_dir, name))), 'ckpt.pt')
     model, checkpoint = load_checkpoint(os.path.join(out_dir, newest), config['dropout'])
     if 'optimizer' not in checkpoint and config['eval_only']:   # a model alone, as export.py writes it
         checkpoint.update(iter_num=0, best_val_loss=math.inf)

@@ -13,10 +13,13 @@ wherever transformers is installed:
 
 import os
 import shutil
+import sys
 
 from checkpoint import load_checkpoint, save_checkpoint
-from runtime import fail, first_line
+from runtime import explain_crash, fail, first_line
 from tokenizer import GPT2_SPLIT, checkpoint_tokenizer, gpt2_tokens
+
+sys.excepthook = explain_crash
 
 # -----------------------------------------------------------------------------
 # settings

@@ -90,7 +90,8 @@ class CausalSelfAttention(nn.Module):
         if p > 0 and pos == 0 and x.device.type == 'cpu':
             y = attention_with_dropout(q, k, v, self.attn_dropout)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=pos == 0, dropout_p=p)
+            is_causal = True if pos == 0 else False   # a plain bool, which torch.compile does not make of a symbol
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, dropout_p=p)
         y = y.transpose(1, 2).reshape(B, T, C)   # heads side by side again
         return self.resid_dropout(self.c_proj(y))
 
@@ -178,7 +179,7 @@ class GPT(nn.Module):
             return self.lm_head(x[:, -1:]), None   # sampling needs the last position only
         logits = self.lm_head(x)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
-        return logits, loss
+        return logits.detach(), loss   # detached: compiled, the backward pass would fill a gradient of its size with 0
 
     def pick_piece_size(self, batch_size):
         """How many texts of a batch to put through the model at once in training. On CPU about 2048 tokens: their
@@ -246,8 +247,7 @@ class GPT(nn.Module):
             raise ValueError(f"keep = {keep} is not between 1 and the model's block_size = {window}")
         if B not in (1, n):
             raise ValueError(f'num_samples = {n} needs one prompt to start from, not {B}')
-        text = torch.empty(n, T + max_new_tokens, dtype=torch.long, device=idx.device)
-        text[:, :T] = idx
+        text = F.pad(idx.expand(n, -1), (0, max_new_tokens))   # (n, T + max_new_tokens), to be filled
         cache, pos = None, window   # pos of the next token in the window; full, so that the first step reads the prompt
         for t in range(T, T + max_new_tokens):
             if pos == window:
@@ -325,7 +325,7 @@ class PackedLinear(nn.Module):
 def pick_token(logits, temperature, top_k=None, top_p=1.0):
     """logits (B, V) -> token ids (B,): the likeliest at temperature 0, else drawn from the top_k likeliest, and of
     these from the fewest that hold top_p of the probability (https://arxiv.org/abs/1904.09751)."""
-    if temperature == 0:
+    if temperature < 1e-30:   # float32 would make 0 of less
         return logits.argmax(dim=-1)
     logits = (logits - logits.max(dim=-1, keepdim=True).values) / temperature   # at most 0: nothing overflows
     if top_k and top_k < logits.size(-1):
@@ -396,4 +396,4 @@ def orthogonalize(G, steps=5, eps=1e-7):
         for _ in range(steps):
             A = X @ X.mT
             X = torch.baddbmm(X, torch.baddbmm(A, A, A, beta=b, alpha=c), X, beta=a)
-    return X.mT if is_tall else X
+    return X.mT.contiguous() if is_tall else X   # contiguous: foreach functions are slow at other layouts

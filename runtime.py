@@ -1,8 +1,7 @@
 """
 What two scripts need, or a test must import: devices and number formats, signals, and how to fail.
 
-Importing it does nothing. A user's mistake ends in fail(): one line on stderr that says what, which value, and how to
-mend it, and exit status 1.
+A user's mistake ends in fail(): one line on stderr that says what, which value, and how to mend it, and exit status 1.
 """
 
 import errno
@@ -32,8 +31,9 @@ def explain_crash(kind, e, trace):
     """For sys.excepthook: Ctrl-C, and memory or a disk that ran out, need no traceback."""
     script = os.path.basename(sys.argv[0])
     if is_out_of_memory(e):
-        print(f'{script}: memory ran out; lower batch_size (and raise gradient_accumulation_steps to make up for it), '
-              'block_size or the size of the model', file=sys.stderr)
+        what = ('num_samples or max_new_tokens' if script == 'sample.py' else 'batch_size (and raise '
+                'gradient_accumulation_steps to make up for it), block_size or the size of the model')
+        print(f'{script}: memory ran out; lower {what}', file=sys.stderr)
     elif isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', None)):
         print(f'{script}: the disk is full ({e.strerror}); what was saved before is unharmed', file=sys.stderr)
     elif kind is BrokenPipeError:   # who read it has read enough
@@ -62,6 +62,8 @@ def catch_signals():
     caught, times = [], []
 
     def handler(number, frame):
+        if not caught and os.environ.get('RANK', '0') == '0':   # not by print(), which may be at work
+            os.write(2, b'\nstopping after this step, and saving; once more ends it at once, unsaved\n')
         caught.append(number)
         times.append(time.monotonic())
         if times[-1] - times[0] > 1:
@@ -98,9 +100,6 @@ def check_finite(value, name, iter_num):
         fail(f'the {name} is {value} at iteration {iter_num}, and what was saved before is unharmed; likely causes: '
              'learning_rate or muon_lr too high, warmup_iters too few, grad_clip = 0, or dtype = float16')
 
-
-# -----------------------------------------------------------------------------
-# device
 
 def pick_device(device, is_ddp=False):
     """'auto' is CUDA, else MPS, else CPU. A device by name ('cuda:1', 'mps', 'cpu') must be there. Under torchrun each

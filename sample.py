@@ -48,6 +48,7 @@ dtype = pick_dtype(dtype, device, is_training=False)
 compile, compile_reason = pick_compile(compile, device)
 if torch.device(device).type == 'cuda':
     torch.set_float32_matmul_precision('high')   # float32 products in TF32
+    torch.backends.cuda.enable_cudnn_sdp(False)   # it plans anew, for 30 ms, at each length of the cache
 check_at_least(1, globals(), 'num_samples', 'max_new_tokens')
 check_at_least(0, globals(), 'temperature', 'top_k')
 if not 0 < top_p <= 1:

@@ -15,6 +15,7 @@ import os
 import pickle
 import sys
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +56,13 @@ def load_meta(path):
 
 def count_tokens(data_dir, split, block_size):
     """The number of tokens in a data set's train.bin or val.bin, which must hold a window of block_size at least."""
-    path, dataset = os.path.join(data_dir, f'{split}.bin'), os.path.basename(data_dir)
+    path, data = os.path.join(data_dir, f'{split}.bin'), Path(__file__).parent / 'data'
     if not os.path.exists(path):
-        there = ' '.join(sorted(p.parent.name for p in Path(data_dir).parent.glob('*/prepare.py')))
-        fail(f'there is no {path}; run python data/{dataset}/prepare.py first, or choose a --dataset of: {there}')
+        there = sorted(p.parent.name for p in data.glob('*/prepare.py'))
+        name = os.path.basename(os.path.normpath(data_dir))
+        is_one = name in there and os.path.abspath(data_dir) == os.path.abspath(data / name)
+        first = f'run python data/{name}/prepare.py first, or ' if is_one else ''
+        fail(f'there is no {path}; {first}choose a --dataset of: {" ".join(there)}')
     n_tokens = os.path.getsize(path) // 2
     if os.path.getsize(path) % 2:
         fail(f'{path} has an odd number of bytes, and tokens have two each; prepare it again')
@@ -185,14 +189,24 @@ def get_codec(tokenizer, with_special=True):
         except ImportError:
             fail("this model's tokenizer needs the package tokenizers: pip install tokenizers")
         hf = Tokenizer.from_str(tokenizer['json'])
-        return (lambda text: hf.encode(text, add_special_tokens=False).ids,
-                lambda ids: hf.decode(ids, skip_special_tokens=not with_special))
+
+        def encode(text):
+            try:
+                return hf.encode(text, add_special_tokens=False).ids
+            except Exception as e:   # it has no class of its own
+                fail(f"the model's tokenizer cannot read the prompt: {first_line(e)}; write it otherwise")
+
+        return encode, lambda ids: hf.decode(ids, skip_special_tokens=not with_special)
     if tokenizer['kind'] != 'char':
         fail(f'the checkpoint has a tokenizer of the kind {tokenizer["kind"]!r}; this version knows char, gpt2 and hf')
     itos = tokenizer['itos']
     stoi = {c: i for i, c in enumerate(itos)}
 
     def encode(text):
+        if text == '\n' and '\n' not in stoi:   # a prompt by default, in a vocabulary from a text of one line
+            return [0]
+        if not stoi.keys() >= set(text):   # a Mac may write an accent as a character of its own
+            text = unicodedata.normalize('NFC', text)
         unknown = sorted(set(text) - stoi.keys())
         if unknown:
             fail('the prompt has characters that the model has never seen: '
@@ -206,14 +220,15 @@ def read_prompt(start):
     """The text that `start` means: itself, with \\n for a new line; a file's for FILE:name; standard input's for -."""
     try:
         if start == '-':
-            start = sys.stdin.buffer.read().decode('utf-8').removesuffix('\n').removesuffix('\r')   # echo's
+            text = io.TextIOWrapper(sys.stdin.buffer, encoding='utf-8-sig').read()   # with \n for Windows' \r\n
+            start = text.removesuffix('\n')   # echo's
         elif start.startswith('FILE:'):
             with open(start[5:], encoding='utf-8-sig') as f:
                 start = f.read()
         else:
             start = start.replace('\\n', '\n')
     except (OSError, UnicodeDecodeError) as e:
-        fail(f'the prompt file {start.removeprefix("FILE:")} cannot be read: '
+        fail(f'the prompt {"in standard input" if start == "-" else f"file {start[5:]}"} cannot be read: '
              + getattr(e, 'strerror', 'it is not UTF-8'))
     if not start:
         fail('the prompt is empty; give at least one character, as in --start="A"')

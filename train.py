@@ -2,13 +2,12 @@
 Train a GPT, on one device or on many.
 
     python train.py config/train_eca_char.py         # settings from a file ...
-    python train.py config/train_eca_char.py --max_iters=500   # ... and by name
+    python train.py config/train_eca_char.py --batch_size=32   # ... and by name
     torchrun --standalone --nproc_per_node=4 train.py config/train_gpt2.py
 """
 
 import math
 import os
-import signal
 import sys
 import time
 
@@ -135,7 +134,7 @@ def get_batch(split, number):
     ids = data[np.minimum(places, len(data) - 1)]
     check_ids(ids, model_args['vocab_size'], data_dir)   # on a GPU it would be a riddle
     windows = torch.from_numpy(ids.astype(np.int64))
-    # pinned: copied while the GPU computes
+    # pinned: the host need not wait for the copy
     windows = windows.pin_memory().to(device, non_blocking=True) if device_type == 'cuda' else windows.to(device)
     x, y = windows[:, :-1], windows[:, 1:]
     return x, y.masked_fill(torch.from_numpy(places[:, 1:] >= len(data)).to(device), -1) if is_sweep else y
@@ -181,7 +180,7 @@ if is_master:
           + ('\ncompiling the model... (takes about a minute)' if compile else ''))
 piece_size = model.pick_piece_size(batch_size)   # of a micro-batch, the texts that go through the model at once
 raw_model = model   # the names in a checkpoint are those of the model without the wrappings below
-model = torch.compile(model) if compile else model
+model = torch.compile(model, dynamic=False) if compile else model   # each shape a program; there are few
 model = DDP(model) if is_ddp else model
 
 
@@ -209,8 +208,10 @@ def write_line():
     """A line that the model writes as it is now. The dice are the same each time: only what it has learned changes."""
     torch.manual_seed(seed)
     raw_model.eval()
+    torch.backends.cuda.enable_cudnn_sdp(False)   # its attention needs a new plan, 30 ms, for each length of the cache
     with autocast(device, dtype):
         ids = raw_model.generate(torch.tensor([[first]], device=device), sample_chars, temperature=0.8, top_k=200)
+    torch.backends.cuda.enable_cudnn_sdp(True)
     raw_model.train()
     return ''.join(c if c.isprintable() else ' ' for c in decode(ids[0, 1:].tolist()))[:sample_chars]
 
@@ -252,7 +253,6 @@ while True:
     for opt in optimizers:
         for group in opt.param_groups:
             group['lr'] = lr * group['lr_scale']
-
     is_stopping = is_any_process(bool(caught), 'cpu' if 'gloo' in backend else device)   # after a signal
 
     # evaluate, and save what is worth keeping
@@ -264,8 +264,8 @@ while True:
         best_val_loss = losses['val'] if is_best else best_val_loss
         if is_master:
             bits = losses['val'] * count_tokens_per_char(decode, data_dir) / math.log(2) if eval_iters == 0 else 0
-            log(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"
-                + (f', {bits:.4f} bits per character' if bits else ''),
+            log(f'step {iter_num}: ' + (f"train loss {losses['train']:.4f}, " if eval_iters else '')
+                + f"val loss {losses['val']:.4f}" + (f', {bits:.4f} bits per character' if bits else ''),
                 iter=iter_num, lr=lr, train_loss=losses['train'], val_loss=losses['val'])
         check_finite(losses['val'], 'val loss', iter_num)
         if sample_chars > 0 and decode:
@@ -275,10 +275,9 @@ while True:
         states = [gather_state(opt) if shard_optimizer and is_ddp else opt.state_dict() for opt in optimizers]
         if is_master:
             checkpoint = {   # plain values and tensors only; optimizer states whole, for any number of processes
-                'model': raw_model.state_dict(), 'optimizer': states, 'scaler': scaler.state_dict(),
-                'model_args': model_args, 'config': config, 'tokenizer': tokenizer, 'iter_num': iter_num,
+                'model': raw_model.state_dict(), 'optimizer': states, 'scaler': scaler.state_dict(), 'config': config,
+                'model_args': model_args, 'tokenizer': tokenizer, 'tokens_read': tokens_read, 'iter_num': iter_num,
                 'best_val_loss': best_val_loss, 'elapsed_s': elapsed_s + time.perf_counter() - started,
-                'tokens_read': tokens_read,
             }
             if is_evaluating and (is_best or always_save_checkpoint):
                 tqdm.write(f'saving checkpoint to {out_dir}')
@@ -292,7 +291,8 @@ while True:
 
     # forward and backward, over micro-batches whose gradients add up
     # a stream of dropout masks of its own for each iteration and rank, so that a resumed run draws the same
-    torch.manual_seed(int(np.random.SeedSequence((seed, iter_num, rank)).generate_state(1, np.uint64)[0]))
+    if raw_model.config.dropout > 0:
+        torch.manual_seed(int(np.random.SeedSequence((seed, iter_num, rank)).generate_state(1, np.uint64)[0]))
     loss_sum = 0.0
     for micro_step in range(micro_steps):
         X, Y = get_batch('train', (iter_num * micro_steps + micro_step) * world_size + rank)
@@ -336,14 +336,14 @@ while True:
 bar.close()
 if is_master and is_stopping:
     print(f'stopped after {iter_num} iterations; to go on: {resume_command()}')
-elif is_master:
+elif is_master and not eval_only:
     print(f'done: {iter_num} iterations, best val loss {best_val_loss:.4f}')
-    if not eval_only:
-        print_summary(out_dir, elapsed_s + time.perf_counter() - started, tokens_read, n_tokens['train'],
-                      best_val_loss, unigram_loss(data_dir, vocab_size), count_tokens_per_char(decode, data_dir))
+    saved_loss = losses['val'] if always_save_checkpoint else best_val_loss   # of the model in ckpt.pt
+    print_summary(out_dir, elapsed_s + time.perf_counter() - started, tokens_read, n_tokens['train'],
+                  saved_loss, unigram_loss(data_dir, vocab_size), count_tokens_per_char(decode, data_dir))
 if is_ddp:
     dist.barrier()   # who ends early would have torchrun end rank 0, which may still be saving
     dist.destroy_process_group()
     time.sleep(0.1)   # Gloo's threads drop their last tensors; to do so while Python shuts down would abort it
 if is_stopping:
-    sys.exit(128 + (caught or [signal.SIGTERM])[0])   # the latter if another process caught it
+    sys.exit(128 + (caught or [15])[0])   # 15 is SIGTERM, if another process caught it

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shlex
+import sys
 import urllib.request
 
 import numpy as np
@@ -18,6 +19,18 @@ MIN_CHARS = 5120   # val.bin gets a tenth of the text, and should hold at least 
 def fail(message):
     """End the script with one line on stderr."""
     raise SystemExit(f'prepare.py: {message}')
+
+
+def begin():
+    """What every prepare.py does first: nothing that is printed, no closed pipe and no Ctrl-C ends in a traceback."""
+    def explain_crash(kind, e, trace):
+        if kind is BrokenPipeError:   # who read it has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        elif kind is not KeyboardInterrupt:
+            sys.__excepthook__(kind, e, trace)
+
+    sys.excepthook = explain_crash
+    sys.stdout.reconfigure(errors='backslashreplace', line_buffering=True)   # not every console has every character
 
 
 def first_line(e):
@@ -32,10 +45,10 @@ def read_text(path):
             return f.read().decode('utf-8')
     except UnicodeDecodeError as e:
         is_utf16 = e.object[:2] in (b'\xff\xfe', b'\xfe\xff')
-        what = 'is UTF-16' if is_utf16 else 'is Latin-1, as older Portuguese texts often are'
+        what = 'is UTF-16' if is_utf16 else 'is from Windows, or old,'
         old, new = shlex.quote(path), shlex.quote(os.path.splitext(path)[0] + '-utf8.txt')
         fail(f'{path} is not UTF-8: byte {e.object[e.start]:#04x} at offset {e.start:,}. If it {what}, convert it: '
-             f'iconv -f {"utf-16" if is_utf16 else "latin1"} -t utf-8 {old} > {new}, and take the old one away')
+             f'iconv -f {"utf-16" if is_utf16 else "cp1252"} -t utf-8 {old} > {new}, and take the old one away')
     except OSError as e:
         fail(f'{path} cannot be read: {e.strerror}')
 

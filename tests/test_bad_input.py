@@ -31,6 +31,7 @@ def trained(tmp_path_factory):
 SETTINGS = [
     (TRAIN, '--lr_schedule=step', "lr_schedule = step is not known; use 'cosine' or 'linear'"),
     (TRAIN, '--dataset=nada', 'choose a --dataset of: autor_char ecadequeiuroz ecadequeiuroz_char openwebtext '),
+    (TRAIN, '--dataset=data/ecadequeiuroz_char', 'char/train.bin; choose a --dataset of: autor_char ecadequeiuroz '),
     (TRAIN, '--block_size=100000', 'take a longer text or a smaller block_size'),
     (TRAIN, '--block_size=0', 'block_size = 0 will not do; it must be at least 1'),
     (TRAIN, '--batch_size=-1', 'batch_size = -1'),
@@ -141,7 +142,7 @@ FILES = [
     ('out/last.pt', lambda old: b'\x89PNG' * 99, RESUME, 'out/last.pt is not a whole checkpoint'),
     ('out/ckpt.pt', lambda old: old[:-9], SAMPLE, 'out/ckpt.pt is not a whole checkpoint'),
     ('out/ckpt.pt', lambda old: pickle.dumps({'model': 1}, 2), SAMPLE, 'out/ckpt.pt is not a whole checkpoint'),
-    ('out/ckpt.pt', None, SAMPLE, 'there is no out/ckpt.pt; train first'),
+    ('out/ckpt.pt', None, SAMPLE, 'there is no out/ckpt.pt; the training there stopped before its first evaluation'),
     ('out/last.pt', with_checkpoint(iter_num=None), RESUME, 'there is nothing to resume'),
     ('out/last.pt', with_checkpoint(optimizer=[{}, {}]), RESUME, 'was trained with another optimizer'),
     ('out/last.pt', with_checkpoint(optimizer=[{'state': {0: {'step': torch.ones(3)}}}] * 2), RESUME,

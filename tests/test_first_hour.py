@@ -181,7 +181,7 @@ def test_a_line_at_each_evaluation(trained, prepared, tmp_path):
     lines = printed.splitlines()
     written = [lines[i + 1] for i, line in enumerate(lines) if line.startswith('step ')]
     assert len(written) == 3 and all(re.fullmatch('it writes: .{64}', line) for line in written)
-    assert len(set(written)) == 3 and printed.isprintable() is False and not re.search(r'[\x00-\x09\x0b-\x1f]', printed)
+    assert len(set(written)) == 3 and not re.search(r'[\x00-\x09\x0b-\x1f]', printed)
     known = set(load(workspace / 'out-hour' / 'ckpt.pt')['tokenizer']['itos'])
     assert set(written[-1].removeprefix('it writes: ')) <= known | {' '}
     # the same training without them
@@ -249,6 +249,7 @@ def test_own_texts(bare, tmp_path):
     (tmp_path / 'livros' / 'a.txt').write_bytes(b'\xef\xbb\xbf' + sample_text[:9000].replace('\n', '\r\n').encode())
     (tmp_path / 'livros' / 'b' / 'c.txt').write_text(sample_text[9000:], encoding='utf-8')
     (tmp_path / 'livros' / 'pasta.txt').mkdir()   # no text, whatever its name
+    (tmp_path / 'livros' / '._a.txt').write_bytes(b'\x00\x05\x16\x07\xff')   # what a Mac puts beside a file
     (tmp_path / 'livros' / 'notas.md').write_text('not this', encoding='utf-8')
     said = bare.run('data/autor_char/prepare.py', tmp_path / 'livros', tmp_path / 'livros' / 'a.txt')   # named twice
     assert said.count('a.txt') == 1

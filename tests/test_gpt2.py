@@ -98,6 +98,8 @@ def test_characters_out(prepared, tmp_path, bias):
     assert hf_tokenizer.decode(encode(text)) == text == decode(encode(text))
     written = transformers.pipeline('text-generation', str(tmp_path / 'hf'))('Meu caro', do_sample=True)
     assert len(written[0]['generated_text']) == 32   # the window is full
+    refused = prepared.run('sample.py', f'--init_from={tmp_path}/hf', '--start=漢', fails=True)
+    assert "the model's tokenizer cannot read the prompt" in refused
     again = prepared.run('export.py', f'--out_dir={tmp_path}/out', f'--to={tmp_path}/hf', fails=True)
     assert f'to = {tmp_path}/hf is there already' in again
 

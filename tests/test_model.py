@@ -214,6 +214,14 @@ def test_cached_logits_equal_full_logits():
     torch.testing.assert_close(torch.cat(pieces), torch.cat(full), rtol=1e-4, atol=1e-4)
 
 
+def test_compiled_decoding_is_one_graph():
+    """fullgraph=True raises where torch.compile would break it, as at a symbolic position it once did."""
+    model, idx = make_model(), torch.randint(37, (1, 3))
+    plain = model.generate(idx, 10, temperature=0, num_samples=2)
+    model.forward = torch.compile(model.forward, backend='eager', fullgraph=True)
+    assert torch.equal(model.generate(idx, 10, temperature=0, num_samples=2), plain)
+
+
 def test_samples_of_one_prompt():
     """Reading the prompt once for all samples gives what reading it for each would."""
     model, idx = make_model(), torch.randint(37, (1, 4))

@@ -4,6 +4,9 @@ import http.server
 import importlib.util
 import io
 import pickle
+import shlex
+import subprocess
+import sys
 import threading
 import zipfile
 
@@ -83,12 +86,12 @@ def test_bad_text_is_one_line_and_changes_nothing(bare, name):
 
 def test_latin1_error_says_how_to_convert(bare):
     (bare / 'mau.txt').write_bytes('ação'.encode('latin-1') * 5000)
-    assert 'iconv -f latin1 -t utf-8 mau.txt > mau-utf8.txt' in bare.run(f'{ECA}/prepare.py', 'mau.txt', fails=True)
+    assert 'iconv -f cp1252 -t utf-8 mau.txt > mau-utf8.txt' in bare.run(f'{ECA}/prepare.py', 'mau.txt', fails=True)
 
 
 def test_missing_file_and_unknown_option(bare):
     assert 'nada.txt cannot be read' in bare.run(f'{ECA}/prepare.py', 'nada.txt', fails=True)
-    assert '--force' in bare.run(f'{ECA}/prepare.py', '--force', fails=True)
+    assert 'there is no option --force' in bare.run(f'{ECA}/prepare.py', 'a.txt', '--force', fails=True)
     assert 'a.txt b.txt' in bare.run(f'{ECA}/prepare.py', '--help')
 
 
@@ -97,6 +100,22 @@ def test_without_network_the_sample_is_taken_and_said_so(bare):
     assert 'SAMPLE' in first and 'download failed' in first and 'kaggle.com/datasets' in first
     assert not (bare / ECA / 'input_eca.txt').exists()
     assert_same(bare, (bare / SAMPLE).read_text(encoding='utf-8'))
+
+
+@pytest.mark.parametrize('name', ['ecadequeiuroz_char', 'autor_char', 'shakespeare_char'])
+def test_a_pipe_that_closes_ends_quietly(bare, name):
+    script = f'{shlex.quote(sys.executable)} data/{name}/prepare.py {SAMPLE}'
+    done = subprocess.run(['bash', '-c', f'{script} | true'], cwd=bare.path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ''
+
+
+def test_a_console_without_every_character(bare):
+    """Wherever the name of a text is printed."""
+    (bare / 'ação.txt').write_text((bare / SAMPLE).read_text(encoding='utf-8'), encoding='utf-8')
+    for name in ('ecadequeiuroz_char', 'autor_char', 'shakespeare_char'):
+        bare.run(f'data/{name}/prepare.py', 'ação.txt', env={'PYTHONIOENCODING': 'ascii'}, real=True)
+    for name in ('ecadequeiuroz', 'shakespeare'):   # as far as they get without a vocabulary
+        bare.run(f'data/{name}/prepare.py', 'ação.txt', env={'PYTHONIOENCODING': 'ascii'}, real=True, fails=True)
 
 
 def test_sample_is_varied():

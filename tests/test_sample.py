@@ -1,8 +1,14 @@
 """sample.py: prompts, their mistakes, and checkpoints that nanoGPT wrote."""
 
+import io
+import sys
+import unicodedata
+
 import pytest
 import torch
 from conftest import ECA, TINY, load
+
+from tokenizer import get_codec, read_prompt
 
 
 @pytest.fixture(scope='module')
@@ -26,6 +32,25 @@ def test_prompt_from_file(trained, tmp_path):
     assert 'cannot be read: No such file' in sample(trained, '--start=FILE:nada.txt', fails=True)
     (tmp_path / 'latin1.txt').write_bytes('ação'.encode('latin-1'))
     assert 'it is not UTF-8' in sample(trained, f'--start=FILE:{tmp_path}/latin1.txt', fails=True)
+
+
+@pytest.mark.parametrize('piped', ['Meu caro\namigo\n', 'Meu caro\r\namigo\r\n', '\ufeffMeu caro\namigo'])
+def test_prompt_from_a_pipe(monkeypatch, piped):
+    """As Linux's echo, Windows's, and an editor's file put it there."""
+    monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(piped.encode())))
+    assert read_prompt('-') == 'Meu caro\namigo'
+
+
+def test_prompt_with_accents_apart(trained):
+    """As a Mac may write them: a letter, then its accent."""
+    assert sample(trained, '--start=' + unicodedata.normalize('NFD', 'ação')).startswith('ação')
+
+
+def test_default_prompt_where_there_is_no_new_line():
+    encode, _ = get_codec({'kind': 'char', 'itos': ['a', 'b']})
+    assert encode('\n') == [0]
+    with pytest.raises(SystemExit, match='never seen'):
+        encode('a\n')
 
 
 def test_greedy_does_not_depend_on_the_seed(trained):

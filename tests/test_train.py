@@ -186,6 +186,27 @@ def test_a_model_alone_can_be_evaluated_but_not_resumed(prepared, tmp_path):
     assert 'is a model to sample from, not the state of a training' in message
 
 
+def test_the_summary_is_of_the_model_that_was_saved(prepared, tmp_path):
+    """With always_save_checkpoint the last one, however bad; without, the best, which is what eval_only measures."""
+    args = ['train.py', *TINY, '--eval_interval=30', '--sample_chars=0']
+    ruin = ['--init_from=resume', '--max_iters=32', '--learning_rate=3', '--muon_lr=3', '--decay_lr=False']
+    for always in (True, False):
+        here = [*args, f'--out_dir={tmp_path}/{always}', f'--always_save_checkpoint={always}']
+        good = prepared.run(*here, '--max_iters=30')
+        bad = prepared.run(*here, *ruin)
+        good, bad = (re.search(rf'step {n}: .*val loss (\S+)', printed)[1] for n, printed in ((30, good), (32, bad)))
+        assert float(bad) > float(good) + 0.1
+        kept = bad if always else good
+        again = prepared.run(*here, *ruin[:1], '--eval_only=True')
+        assert re.search(r'val loss (\S+)', again)[1] == kept and 'best' not in again
+
+
+def test_a_training_that_is_replaced_is_named(prepared, tmp_path):
+    args = ['train.py', *TINY, '--max_iters=1', f'--out_dir={tmp_path}/out']
+    said = 'has a training, which this one replaces; --init_from=resume would go on with it'
+    assert [said in prepared.run(*args, *more) for more in ([], [], ['--init_from=resume'])] == [False, True, False]
+
+
 def test_tokens_read_are_counted_over_a_change_of_batch(prepared, tmp_path):
     args = ['train.py', *TINY, '--eval_interval=5', f'--out_dir={tmp_path}/out']
     prepared.run(*args, '--max_iters=2', '--batch_size=4', '--block_size=16')
@@ -213,7 +234,7 @@ def test_eval_iters_0_sweeps_val(prepared, tmp_path, block_size):
             total += model(ids[None, i:i + len(y)], y[None])[1].item() * len(y)
     loss = total / (len(ids) - 1)
     for line in lines:
-        found = re.fullmatch(r'step 5: train loss nan, val loss (\S+), (\S+) bits per character', line)
+        found = re.fullmatch(r'step 5: val loss (\S+), (\S+) bits per character', line)
         assert abs(float(found[1]) - loss) < 1e-4 and abs(float(found[2]) - loss / math.log(2)) < 2e-4
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(here))   # data/, for common.py: what the prepare.py scripts share
-from common import fail, read_text, write_char_dataset   # noqa: E402
+from common import begin, fail, read_text, write_char_dataset   # noqa: E402
 
 if __name__ == '__main__':
-    sys.stdout.reconfigure(errors='backslashreplace')   # not every console can show every character
+    begin()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('texts', nargs='*', help='text files, UTF-8, or folders that have .txt files somewhere in them')
     args = parser.parse_args()
@@ -23,7 +23,8 @@ if __name__ == '__main__':
     for name in args.texts:
         found = [Path(name)]
         if os.path.isdir(name):
-            found = sorted(path for path in Path(name).rglob('*') if path.suffix.lower() == '.txt' and path.is_file())
+            found = sorted(path for path in Path(name).rglob('*') if path.suffix.lower() == '.txt' and path.is_file()
+                           and not path.name.startswith('._'))   # which are a Mac's notes about a file, not a text
         if not found:
             fail(f'there is no .txt file in {name}; name the folder that has them')
         paths += [path for path in found if path.resolve() not in map(Path.resolve, paths)]   # each once

@@ -17,10 +17,11 @@ import sys
 here = os.path.dirname(os.path.abspath(__file__))
 data = os.path.dirname(here)
 sys.path[:0] = [os.path.join(data, 'ecadequeiuroz_char'), data]   # for its prepare.py, and for common.py
-from common import write_token_dataset   # noqa: E402
+from common import begin, write_token_dataset   # noqa: E402
 from prepare import find_text   # noqa: E402
 
 if __name__ == '__main__':
+    begin()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('texts', nargs='*', help='text files, UTF-8')
     parser.add_argument('--tokenizer', default='gpt2', help="'gpt2', or a Hugging Face tokenizer's Hub id or folder")

@@ -17,7 +17,7 @@ import zipfile
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(here))   # data/, for common.py: what the prepare.py scripts share
-from common import MIN_CHARS, download, fail, read_text, write_char_dataset, write_files   # noqa: E402
+from common import MIN_CHARS, begin, download, fail, read_text, write_char_dataset, write_files   # noqa: E402
 
 URL = 'https://www.kaggle.com/api/v1/datasets/download/leite0407/ea-de-queiroz'
 PAGE = 'https://www.kaggle.com/datasets/leite0407/ea-de-queiroz'
@@ -59,10 +59,11 @@ def find_text(paths):
 
 
 if __name__ == '__main__':
-    sys.stdout.reconfigure(errors='backslashreplace')   # not every console can show every character
-    if any(arg.startswith('-') for arg in sys.argv[1:]):
+    begin()
+    options = [arg for arg in sys.argv[1:] if arg.startswith('-')]
+    if options:
         print(__doc__.strip())
-        if sys.argv[1] not in ('-h', '--help'):
-            fail(f'there is no option {sys.argv[1]}; it takes names of text files only')
+        if options[0] not in ('-h', '--help'):
+            fail(f'there is no option {options[0]}; it takes names of text files only')
     else:
         write_char_dataset(find_text(sys.argv[1:]), here)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(here))   # data/, for common.py: what the prepare.py scripts share
-from common import fail, first_line, make_encoder, split_text, write_token_files   # noqa: E402
+from common import begin, fail, first_line, make_encoder, split_text, write_token_files   # noqa: E402
 
 # the scripts that data sets used to come with no longer run; this branch has the same documents as Parquet files
 HUB_ID, REVISION, N_DOCUMENTS = 'Skylion007/openwebtext', 'refs/convert/parquet', 8_013_769
@@ -30,12 +30,15 @@ ROWS = 100   # in memory at once; a row of a text file has 64 thousand character
 def read_texts(files):
     """Rows of text files given as (path, size, time of change). A long file comes in pieces; the last one ends it."""
     for path, _, _ in files:
-        with open(path, encoding='utf-8', newline='') as f:
-            rest = f.read(1 << 16)
-            while chunk := f.read(1 << 16):
-                *whole, rest = split_text(rest + chunk, 1 << 16)
-                yield from ({'text': piece, 'is_end': False} for piece in whole)
-            yield {'text': rest, 'is_end': True}
+        try:
+            with open(path, encoding='utf-8', newline='') as f:
+                rest = f.read(1 << 16)
+                while chunk := f.read(1 << 16):
+                    *whole, rest = split_text(rest + chunk, 1 << 16)
+                    yield from ({'text': piece, 'is_end': False} for piece in whole)
+                yield {'text': rest, 'is_end': True}
+        except UnicodeDecodeError:
+            raise ValueError(f'{path} is not UTF-8') from None
 
 
 def load_splits(paths, num_proc):
@@ -80,6 +83,7 @@ def batches(split, rows):
 
 
 if __name__ == '__main__':
+    begin()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('files', nargs='*', help='.jsonl, .parquet or .txt files; without any, OpenWebText')
     parser.add_argument('--num_proc', type=int, default=max(1, (os.cpu_count() or 2) // 2),

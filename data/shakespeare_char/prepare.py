@@ -12,12 +12,12 @@ import sys
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(here))   # data/, for common.py: what the prepare.py scripts share
-from common import find_text, write_char_dataset   # noqa: E402
+from common import begin, find_text, write_char_dataset   # noqa: E402
 
 URL = 'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt'
 
 if __name__ == '__main__':
-    sys.stdout.reconfigure(errors='backslashreplace')   # not every console can show every character
+    begin()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('texts', nargs='*', help='text files, UTF-8')
     args = parser.parse_args()
