@@ -151,7 +151,7 @@ def test_one_rank_evaluates_as_many(prepared, one, tmp_path):
     args = ['--init_from=resume', '--eval_only=True', '--eval_iters=0', '--batch_size=5', f'--out_dir={one}']
     alone = prepared.run('train.py', *ARGS, *args)
     shared = torchrun(prepared, 4, *ARGS, *args)
-    found = [re.search(r'step 20: .*, val loss (\S+), (\S+) bits per character', text) for text in (alone, shared)]
+    found = [re.search(r'step \d+: val loss (\S+), (\S+) bits per character', text) for text in (alone, shared)]
     assert abs(float(found[0][1]) - float(found[1][1])) < 2e-4 and abs(float(found[0][2]) - float(found[1][2])) < 2e-4
 
 

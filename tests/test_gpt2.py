@@ -115,7 +115,7 @@ def test_gpt2_tokens_out(prepared, tmp_path, tiktoken_cache, monkeypatch):
     assert '---' in prepared.run('sample.py', f'--out_dir={tmp_path}/out', '--max_new_tokens=5', env=env)
     line = prepared.run('train.py', *TINY, '--dataset=shakespeare', '--n_layer=1', '--n_embd=8', '--init_from=resume',
                         '--eval_only=True', '--eval_iters=0', f'--out_dir={tmp_path}/out')
-    assert 'the tokenizer is not on this machine: no text, no bits per character' in line and ', val loss' in line
+    assert 'the tokenizer is not on this machine: no text, no bits per character' in line and ': val loss' in line
     assert 'it writes' not in line and not re.search(r'\d bits per character', line)
     checkpoint = load(tmp_path / 'out' / 'ckpt.pt')
     with monkeypatch.context() as m:
