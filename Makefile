@@ -15,7 +15,7 @@ demo: .venv/runtime
 	$(PY) sample.py --out_dir=out-eca-char-laptop --num_samples=3
 
 autor: .venv/runtime
-	$(PY) data/autor_char/prepare.py $(if $(TEXTOS),"$(TEXTOS)")
+	$(PY) data/autor_char/prepare.py $(TEXTOS)
 	$(PY) train.py config/train_autor_char.py
 	$(PY) sample.py --out_dir=out-autor-char --num_samples=3
 

@@ -23,9 +23,9 @@ except ImportError:   # Windows
     fcntl = None
 
 
-def open_log(out_dir, iter_num, is_off=False):
+def open_log(out_dir, iter_num, is_new=False, is_off=False):
     """A csv.DictWriter on out_dir/log.csv. Of a run that resumes at iter_num > 0 the rows before that are kept. out_dir
-    is locked, and tidied up. is_off: nothing is written."""
+    is locked, and tidied up. is_new: what is there is replaced, which is said. is_off: nothing is written."""
     columns = ['iter', 'elapsed_s', 'lr', 'loss', 'train_loss', 'val_loss']
     path = os.path.join(out_dir, 'log.csv') if not is_off else os.devnull
     try:
@@ -35,8 +35,9 @@ def open_log(out_dir, iter_num, is_off=False):
             for name in ('ckpt.pt', 'last.pt', 'log.csv'):   # halves, left by a process that was killed
                 for half in glob.glob(os.path.join(glob.escape(out_dir), f'{name}.*.tmp')):
                     os.remove(half)
-            if iter_num == 0 and os.path.exists(os.path.join(out_dir, 'last.pt')):
-                print(f'{out_dir} has a training, which this one replaces; --init_from=resume would go on with it')
+            there = [name for name in ('ckpt.pt', 'last.pt') if os.path.exists(os.path.join(out_dir, name))]
+            if is_new and there:
+                print(f'{out_dir} has {" and ".join(there)} of another training, which this one will replace')
             rows = [','.join(columns) + '\n']
             if iter_num > 0 and os.path.exists(path):
                 with open(path, encoding='utf-8') as f:
@@ -92,8 +93,8 @@ def load_checkpoint(path, dropout=0.0):
     if not os.path.exists(path):
         is_begun = os.path.exists(os.path.join(os.path.dirname(path), 'last.pt'))
         fail(f'there is no {path}; ' + (
-            'the training there stopped before its first evaluation: go on with --init_from=resume' if is_begun else
-            'train first, or give the folder of a run as --out_dir'))
+            'there is last.pt: go on with that training, by train.py --init_from=resume, to its next evaluation'
+            if is_begun else 'train first, or give the folder of a run as --out_dir'))
     try:
         if zipfile.ZipFile(path).testzip():   # torch.load does not look at the checksums that torch.save writes
             raise ValueError
@@ -168,15 +169,15 @@ def load_states(optimizers, checkpoint, otherwise):
             fail(otherwise)
 
 
-def print_summary(out_dir, seconds, tokens_read, tokens_in_train, best_val_loss, unigram_loss, tokens_per_char):
+def print_summary(out_dir, seconds, tokens_read, tokens_in_train, val_loss, unigram_loss, tokens_per_char):
     """What came of a run, as a table, and what to type next. Losses are in nats per token; tokens_per_char is 0 where
     nobody knows it."""
     files = [name for name in ('ckpt.pt', 'last.pt', 'log.csv') if os.path.exists(os.path.join(out_dir, name))]
     print(f'  time      {tqdm.format_interval(seconds)}, evaluations included\n'
           f'  read      {tokens_read:,} tokens, {tokens_read / tokens_in_train:.2f} times train.bin\n'
-          f'  val loss  {best_val_loss:.3f} nats per token; of the frequencies alone {unigram_loss:.3f}')
+          f'  val loss  {val_loss:.3f} nats per token; of the frequencies alone {unigram_loss:.3f}')
     if tokens_per_char:
-        bits, unigram_bits = (loss * tokens_per_char / math.log(2) for loss in (best_val_loss, unigram_loss))
+        bits, unigram_bits = (loss * tokens_per_char / math.log(2) for loss in (val_loss, unigram_loss))
         print(f'  in bits   {bits:.3f} per character; of the frequencies alone {unigram_bits:.3f}')
     print(f'  files     {out_dir}: ' + ', '.join(files))
     if 'ckpt.pt' in files:

@@ -89,9 +89,8 @@ class CausalSelfAttention(nn.Module):
         p = self.attn_dropout.p if self.training else 0
         if p > 0 and pos == 0 and x.device.type == 'cpu':
             y = attention_with_dropout(q, k, v, self.attn_dropout)
-        else:
-            is_causal = True if pos == 0 else False   # a plain bool, which torch.compile does not make of a symbol
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, dropout_p=p)
+        else:   # is_causal must be a plain bool, and for torch.compile pos == 0 may be a symbol
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True if pos == 0 else False, dropout_p=p)
         y = y.transpose(1, 2).reshape(B, T, C)   # heads side by side again
         return self.resid_dropout(self.c_proj(y))
 
@@ -166,8 +165,8 @@ class GPT(nn.Module):
 
     def forward(self, idx, targets=None, cache=None, pos=0):
         """idx (B, T) token ids; targets (B, T), -1 where there is none. Returns (logits, loss): with targets, logits
-        (B, T, V) and the mean cross-entropy in nats; without, logits (B, 1, V) of the last position and None.
-        cache (from new_cache) and pos: see CausalSelfAttention.forward."""
+        (B, T, V), without a gradient, and the mean cross-entropy in nats; without, logits (B, 1, V) of the last
+        position and None. cache (from new_cache) and pos: see CausalSelfAttention.forward."""
         B, T = idx.shape
         if pos + T > self.config.block_size:
             raise ValueError(f'{pos + T} tokens do not fit in block_size = {self.config.block_size}')
@@ -247,7 +246,8 @@ class GPT(nn.Module):
             raise ValueError(f"keep = {keep} is not between 1 and the model's block_size = {window}")
         if B not in (1, n):
             raise ValueError(f'num_samples = {n} needs one prompt to start from, not {B}')
-        text = F.pad(idx.expand(n, -1), (0, max_new_tokens))   # (n, T + max_new_tokens), to be filled
+        text = torch.empty(n, T + max_new_tokens, dtype=torch.long, device=idx.device)
+        text[:, :T] = idx
         cache, pos = None, window   # pos of the next token in the window; full, so that the first step reads the prompt
         for t in range(T, T + max_new_tokens):
             if pos == window:
@@ -325,7 +325,7 @@ class PackedLinear(nn.Module):
 def pick_token(logits, temperature, top_k=None, top_p=1.0):
     """logits (B, V) -> token ids (B,): the likeliest at temperature 0, else drawn from the top_k likeliest, and of
     these from the fewest that hold top_p of the probability (https://arxiv.org/abs/1904.09751)."""
-    if temperature < 1e-30:   # float32 would make 0 of less
+    if temperature < 1e-30:   # a division by much less, the least of float32, is NaN
         return logits.argmax(dim=-1)
     logits = (logits - logits.max(dim=-1, keepdim=True).values) / temperature   # at most 0: nothing overflows
     if top_k and top_k < logits.size(-1):

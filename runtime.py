@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import torch
 import torch.distributed as dist
@@ -31,9 +31,9 @@ def explain_crash(kind, e, trace):
     """For sys.excepthook: Ctrl-C, and memory or a disk that ran out, need no traceback."""
     script = os.path.basename(sys.argv[0])
     if is_out_of_memory(e):
-        what = ('num_samples or max_new_tokens' if script == 'sample.py' else 'batch_size (and raise '
-                'gradient_accumulation_steps to make up for it), block_size or the size of the model')
-        print(f'{script}: memory ran out; lower {what}', file=sys.stderr)
+        batch = '; lower batch_size (and raise gradient_accumulation_steps to match), block_size or the model itself'
+        advice = {'train.py': batch, 'bench.py': batch, 'sample.py': '; lower num_samples'}.get(script, '')
+        print(f'{script}: memory ran out{advice}', file=sys.stderr)
     elif isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', None)):
         print(f'{script}: the disk is full ({e.strerror}); what was saved before is unharmed', file=sys.stderr)
     elif kind is BrokenPipeError:   # who read it has read enough
@@ -62,10 +62,11 @@ def catch_signals():
     caught, times = [], []
 
     def handler(number, frame):
-        if not caught and os.environ.get('RANK', '0') == '0':   # not by print(), which may be at work
-            os.write(2, b'\nstopping after this step, and saving; once more ends it at once, unsaved\n')
         caught.append(number)
         times.append(time.monotonic())
+        if len(caught) == 1 and os.environ.get('RANK', '0') == '0':
+            with suppress(OSError):   # nobody may be reading; and not by print(), which may be at work
+                os.write(2, b'\nstopping after this step, and saving; once more, a second later, ends it unsaved\n')
         if times[-1] - times[0] > 1:
             raise SystemExit(128 + number)
 

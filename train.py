@@ -227,7 +227,7 @@ def get_lr(it):
 
 # log: log.csv gets a row for each line printed
 if is_master:
-    log_rows = open_log(out_dir, iter_num, eval_only)
+    log_rows = open_log(out_dir, iter_num, init_from != 'resume', eval_only)
     if wandb_log:
         try:
             import wandb
@@ -247,7 +247,7 @@ def log(line, **row):
 bar = tqdm(total=max_iters, initial=iter_num, unit='it', dynamic_ncols=True, disable=None if is_master else True)
 started = t0 = time.perf_counter()
 iters_timed = 0   # iterations since t0
-caught = catch_signals()
+caught = [] if eval_only else catch_signals()
 while True:
     lr = get_lr(iter_num) if decay_lr else learning_rate
     for opt in optimizers:

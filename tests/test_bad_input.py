@@ -142,7 +142,7 @@ FILES = [
     ('out/last.pt', lambda old: b'\x89PNG' * 99, RESUME, 'out/last.pt is not a whole checkpoint'),
     ('out/ckpt.pt', lambda old: old[:-9], SAMPLE, 'out/ckpt.pt is not a whole checkpoint'),
     ('out/ckpt.pt', lambda old: pickle.dumps({'model': 1}, 2), SAMPLE, 'out/ckpt.pt is not a whole checkpoint'),
-    ('out/ckpt.pt', None, SAMPLE, 'there is no out/ckpt.pt; the training there stopped before its first evaluation'),
+    ('out/ckpt.pt', None, SAMPLE, 'there is no out/ckpt.pt; there is last.pt: go on with that training, by train.py'),
     ('out/last.pt', with_checkpoint(iter_num=None), RESUME, 'there is nothing to resume'),
     ('out/last.pt', with_checkpoint(optimizer=[{}, {}]), RESUME, 'was trained with another optimizer'),
     ('out/last.pt', with_checkpoint(optimizer=[{'state': {0: {'step': torch.ones(3)}}}] * 2), RESUME,

@@ -51,7 +51,7 @@ def test_signal_stops_and_the_printed_command_goes_on(prepared, uninterrupted, t
     process.send_signal(number)
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert errors == '\nstopping after this step, and saving; once more ends it at once, unsaved\n'
+    assert errors == '\nstopping after this step, and saving; once more, a second later, ends it unsaved\n'
     (line,) = [line for line in printed.splitlines() if line.startswith('stopped after ')]
     stopped_at = int(line.split()[2])
     assert 0 < stopped_at < 150 and load(tmp_path / 'out' / 'last.pt')['iter_num'] == stopped_at
@@ -59,6 +59,16 @@ def test_signal_stops_and_the_printed_command_goes_on(prepared, uninterrupted, t
     assert command[0] == 'python' and command[-1] == '--init_from=resume'
     prepared.run(*command[1:])
     assert_same_run(uninterrupted, tmp_path / 'out')
+
+
+def test_a_signal_saves_though_nobody_reads(prepared, tmp_path):
+    """As Ctrl-C ends `python train.py 2>&1 | tee log`, which ends tee too."""
+    process = start(prepared, 'train.py', *ARGS, '--max_iters=9999', '--log_interval=9999', f'--out_dir={tmp_path}/out')
+    wait_for(process, 'step 14:')
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert (tmp_path / 'out' / 'last.pt').exists() and load(tmp_path / 'out' / 'last.pt')['iter_num'] > 14
 
 
 def test_second_signal_stops_at_once(prepared, tmp_path):

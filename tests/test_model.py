@@ -214,6 +214,13 @@ def test_cached_logits_equal_full_logits():
     torch.testing.assert_close(torch.cat(pieces), torch.cat(full), rtol=1e-4, atol=1e-4)
 
 
+def test_only_the_loss_has_a_gradient():
+    """A gradient for the logits would be filled and read in vain wherever the model is compiled."""
+    idx = torch.randint(37, (1, 3))
+    logits, loss = make_model().train()(idx, idx)
+    assert loss.requires_grad and not logits.requires_grad
+
+
 def test_compiled_decoding_is_one_graph():
     """fullgraph=True raises where torch.compile would break it, as at a symbolic position it once did."""
     model, idx = make_model(), torch.randint(37, (1, 3))

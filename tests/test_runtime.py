@@ -1,6 +1,7 @@
 """Devices that choose themselves, checkpoints written whole, files from strangers."""
 
 import os
+import sys
 import pickle
 import platform
 from types import SimpleNamespace
@@ -114,9 +115,12 @@ def test_torch_without_get_capabilities(monkeypatch):
     (RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"), True),
     (RuntimeError('CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate'), True),
     (RuntimeError('mat1 and mat2 shapes cannot be multiplied'), False), (ValueError(), False)])
-def test_out_of_memory_is_one_line(capsys, e, is_it):
-    runtime.explain_crash(type(e), e, None)
-    assert ('memory ran out; lower batch_size' in capsys.readouterr().err) == is_it == runtime.is_out_of_memory(e)
+def test_out_of_memory_is_one_line(capsys, monkeypatch, e, is_it):
+    for script, says in (('train.py', '; lower batch_size'), ('sample.py', '; lower num_samples\n'), ('explain.py', '\n')):
+        monkeypatch.setattr(sys, 'argv', [script])
+        runtime.explain_crash(type(e), e, None)
+        said = f'{script}: memory ran out{says}' in capsys.readouterr().err
+        assert said == is_it == runtime.is_out_of_memory(e)
 
 
 def test_autocast_keeps_float32_plain():

@@ -194,16 +194,18 @@ def test_the_summary_is_of_the_model_that_was_saved(prepared, tmp_path):
         here = [*args, f'--out_dir={tmp_path}/{always}', f'--always_save_checkpoint={always}']
         good = prepared.run(*here, '--max_iters=30')
         bad = prepared.run(*here, *ruin)
+        summary = float(re.search(r'  val loss  (\S+) nats', bad)[1])
         good, bad = (re.search(rf'step {n}: .*val loss (\S+)', printed)[1] for n, printed in ((30, good), (32, bad)))
         assert float(bad) > float(good) + 0.1
         kept = bad if always else good
+        assert abs(summary - float(kept)) < 1e-3
         again = prepared.run(*here, *ruin[:1], '--eval_only=True')
         assert re.search(r'val loss (\S+)', again)[1] == kept and 'best' not in again
 
 
 def test_a_training_that_is_replaced_is_named(prepared, tmp_path):
     args = ['train.py', *TINY, '--max_iters=1', f'--out_dir={tmp_path}/out']
-    said = 'has a training, which this one replaces; --init_from=resume would go on with it'
+    said = 'out has ckpt.pt and last.pt of another training, which this one will replace'
     assert [said in prepared.run(*args, *more) for more in ([], [], ['--init_from=resume'])] == [False, True, False]
 
 
