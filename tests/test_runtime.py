@@ -116,7 +116,7 @@ def test_torch_without_get_capabilities(monkeypatch):
     (RuntimeError('CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate'), True),
     (RuntimeError('mat1 and mat2 shapes cannot be multiplied'), False), (ValueError(), False)])
 def test_out_of_memory_is_one_line(capsys, monkeypatch, e, is_it):
-    for script, says in (('train.py', '; lower batch_size'), ('sample.py', '; lower num_samples\n'), ('explain.py', '\n')):
+    for script, says in (('train.py', '; lower batch_size'), ('sample.py', '; lower num_samples\n'), ('plot.py', '\n')):
         monkeypatch.setattr(sys, 'argv', [script])
         runtime.explain_crash(type(e), e, None)
         said = f'{script}: memory ran out{says}' in capsys.readouterr().err
