@@ -187,7 +187,7 @@ else:
     piece_size = batch_size
 run = model
 if compile:
-    run = torch.compile(model, dynamic=False) if is_ours else torch.compile(model)
+    run = torch.compile(model, dynamic=False if is_ours else None)
 scaler = torch.amp.GradScaler(kind, enabled=dtype == 'float16')
 windows = torch.randint(vocab_size, (batch_size, block_size + 1), device=device)
 X, Y = windows[:, :-1].contiguous(), windows[:, 1:].contiguous()

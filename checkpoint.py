@@ -118,8 +118,8 @@ def load_checkpoint(path, dropout=0.0):
 def load_run(out_dir, config):
     """(model, checkpoint) of the newest state in out_dir, once it is clear that the settings describe that model. For
     eval_only the model that sample.py writes with, which may be a model alone."""
-    newest = next((name for name in (('ckpt.pt', 'last.pt') if config['eval_only'] else ('last.pt',))
-                   if os.path.exists(os.path.join(out_dir, name))), 'ckpt.pt')
+    names = ('ckpt.pt', 'last.pt') if config['eval_only'] else ('last.pt', 'ckpt.pt')
+    newest = next((name for name in names if os.path.exists(os.path.join(out_dir, name))), 'ckpt.pt')
     model, checkpoint = load_checkpoint(os.path.join(out_dir, newest), config['dropout'])
     if 'optimizer' not in checkpoint and config['eval_only']:   # a model alone, as export.py writes it
         checkpoint.update(iter_num=0, best_val_loss=math.inf)

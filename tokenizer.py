@@ -247,8 +247,6 @@ def find_decode(tokenizer):
         if tokenizer['kind'] == 'gpt2' and 'bpe' not in tokenizer and not is_cached:
             raise SystemExit
         encode, decode = get_codec(tokenizer, with_special=False)
-        if tokenizer['kind'] == 'char':
-            return decode, tokenizer['itos'].index('\n') if '\n' in tokenizer['itos'] else 0
         return decode, 50256 if tokenizer['kind'] == 'gpt2' else (encode(tokenizer.get('eos') or '\n') or [0])[0]
     except SystemExit:   # no package, no vocabulary: training goes on all the same
         print('the tokenizer is not on this machine: no text, no bits per character')
