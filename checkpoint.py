@@ -1,5 +1,6 @@
 """
-A run on the disk: log.csv, ckpt.pt (the best model) and last.pt (the newest state), and the optimizers' part in them.
+A run on the disk: log.csv, ckpt.pt (the best state) and last.pt (the newest, if that is another), and the optimizers'
+part in them.
 Every file is whole or not there, and holds tensors and plain values only.
 """
 
@@ -85,6 +86,15 @@ def write_whole(path, write):
 def save_checkpoint(checkpoint, path):
     """Write a dict of tensors and plain values to path."""
     write_whole(path, lambda f: torch.save(checkpoint, f))
+
+
+def save_run(checkpoint, out_dir, is_kept):
+    """Write the state of a training to out_dir, once, since a large one takes seconds: if it is to be kept as ckpt.pt,
+    to sample and to resume from, else as last.pt, to resume from."""
+    last = os.path.join(out_dir, 'last.pt')
+    save_checkpoint(checkpoint, os.path.join(out_dir, 'ckpt.pt') if is_kept else last)
+    if is_kept and os.path.exists(last):   # older now; a kill just before this repeats the evaluation
+        os.remove(last)
 
 
 def load_checkpoint(path, dropout=0.0):

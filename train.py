@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
-from checkpoint import gather_state, load_run, load_states, open_log, print_summary, save_checkpoint
+from checkpoint import gather_state, load_run, load_states, open_log, print_summary, save_run
 from model import GPT, GPTConfig
 from runtime import (autocast, catch_signals, check_at_least, check_finite, explain_crash, fail, is_any_process,
                      or_fail, peak_flops, pick_backend, pick_compile, pick_device, pick_dtype, resume_command)
@@ -279,11 +279,10 @@ while True:
                 'model_args': model_args, 'tokenizer': tokenizer, 'tokens_read': tokens_read, 'iter_num': iter_num,
                 'best_val_loss': best_val_loss, 'elapsed_s': elapsed_s + time.perf_counter() - started,
             }
-            if is_evaluating and (is_best or always_save_checkpoint):
+            is_kept = is_evaluating and (is_best or always_save_checkpoint)
+            if is_kept:
                 tqdm.write(f'saving checkpoint to {out_dir}')
-                save_checkpoint(checkpoint, os.path.join(out_dir, 'ckpt.pt'))   # to sample from
-            # to resume from; the last to be written, so that a kill between the two repeats the evaluation
-            save_checkpoint(checkpoint, os.path.join(out_dir, 'last.pt'))
+            save_run(checkpoint, out_dir, is_kept)
         checkpoint = states = None   # their memory is free again
     if is_last or is_stopping:
         break

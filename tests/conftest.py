@@ -97,6 +97,11 @@ def load(path):
     return torch.load(path, weights_only=True)
 
 
+def newest(out):
+    """The state from which a run in this folder would resume."""
+    return load(out / ('last.pt' if (out / 'last.pt').exists() else 'ckpt.pt'))
+
+
 def read_log(path):
     """log.csv without its clock."""
     with open(path / 'log.csv', encoding='utf-8', newline='') as f:
@@ -105,7 +110,7 @@ def read_log(path):
 
 def assert_same_run(a, b, atol=0.0):
     """Weights, optimizer state and log equal, bit for bit or within atol."""
-    one, two = load(a / 'last.pt'), load(b / 'last.pt')
+    one, two = newest(a), newest(b)
     close = dict(rtol=0, atol=atol)
     assert one['iter_num'] == two['iter_num'] and abs(one['best_val_loss'] - two['best_val_loss']) <= atol
     for k in one['model']:

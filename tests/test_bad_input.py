@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import random
+import shutil
 import subprocess
 import sys
 
@@ -58,9 +59,9 @@ SETTINGS = [
     (TRAIN, '--gradient_accumulation_steps=0', 'gradient_accumulation_steps = 0'),
     (TRAIN, '--out_dir=train.py', 'out_dir = train.py cannot be written to'),
     (TRAIN, '--warmup_iters=2.5', 'warmup_iters = 2.5 will not do: it must be a whole number'),
-    (RESUME, '--n_layer=3', 'n_layer is 3, but 2 in out/last.pt'),
-    (RESUME, '--block_size=16', 'block_size is 16, but 32 in out/last.pt'),
-    (RESUME, '--bias=True', 'bias is True, but False in out/last.pt'),
+    (RESUME, '--n_layer=3', 'n_layer is 3, but 2 in out/ckpt.pt'),
+    (RESUME, '--block_size=16', 'block_size is 16, but 32 in out/ckpt.pt'),
+    (RESUME, '--bias=True', 'bias is True, but False in out/ckpt.pt'),
     (RESUME, '--optimizer=adamw', 'was trained with another optimizer than adamw'),
     (SAMPLE, '--start=', 'the prompt is empty'),
     (SAMPLE, '--num_samples=0', 'num_samples = 0'),
@@ -137,15 +138,15 @@ FILES = [
     (f'{ECA}/meta.pkl', with_meta(vocab_size=3), TRAIN, 'is not a vocabulary'),
     (f'{ECA}/meta.pkl', with_meta(itos={0: 'a'}, stoi={'a': 0}, vocab_size=1), RESUME, 'is not that of the model'),
     (f'{ECA}/meta.pkl', None, RESUME, 'is not that of the model'),
-    ('out/last.pt', lambda old: b'', RESUME, 'out/last.pt is not a whole checkpoint'),
-    ('out/last.pt', lambda old: old[:len(old) // 2], RESUME, 'out/last.pt is not a whole checkpoint'),
-    ('out/last.pt', lambda old: b'\x89PNG' * 99, RESUME, 'out/last.pt is not a whole checkpoint'),
+    ('out/ckpt.pt', lambda old: b'', RESUME, 'out/ckpt.pt is not a whole checkpoint'),
+    ('out/ckpt.pt', lambda old: old[:len(old) // 2], RESUME, 'out/ckpt.pt is not a whole checkpoint'),
+    ('out/ckpt.pt', lambda old: b'\x89PNG' * 99, RESUME, 'out/ckpt.pt is not a whole checkpoint'),
     ('out/ckpt.pt', lambda old: old[:-9], SAMPLE, 'out/ckpt.pt is not a whole checkpoint'),
     ('out/ckpt.pt', lambda old: pickle.dumps({'model': 1}, 2), SAMPLE, 'out/ckpt.pt is not a whole checkpoint'),
-    ('out/ckpt.pt', None, SAMPLE, 'there is no out/ckpt.pt; there is last.pt: go on with that training, by train.py'),
-    ('out/last.pt', with_checkpoint(iter_num=None), RESUME, 'there is nothing to resume'),
-    ('out/last.pt', with_checkpoint(optimizer=[{}, {}]), RESUME, 'was trained with another optimizer'),
-    ('out/last.pt', with_checkpoint(optimizer=[{'state': {0: {'step': torch.ones(3)}}}] * 2), RESUME,
+    ('out/ckpt.pt', None, SAMPLE, 'there is no out/ckpt.pt; train first'),
+    ('out/ckpt.pt', with_checkpoint(iter_num=None), RESUME, 'there is nothing to resume'),
+    ('out/ckpt.pt', with_checkpoint(optimizer=[{}, {}]), RESUME, 'was trained with another optimizer'),
+    ('out/ckpt.pt', with_checkpoint(optimizer=[{'state': {0: {'step': torch.ones(3)}}}] * 2), RESUME,
      'was trained with another optimizer'),
     ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'char', 'itos': ['a']}), SAMPLE, 'is not a whole checkpoint'),
     ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'sentencepiece'}), SAMPLE, 'this version knows char, gpt2'),
@@ -164,6 +165,15 @@ def test_files(trained, name, change, command, says):
         assert says in trained.run(*command, fails=True)
     finally:
         path.write_bytes(old)
+
+
+def test_a_training_that_has_not_been_evaluated_yet(trained, tmp_path):
+    """Ctrl-C before that leaves last.pt alone, which resumes; sample.py says so."""
+    shutil.copy(trained / 'out' / 'ckpt.pt', tmp_path / 'last.pt')
+    said = trained.run(*SAMPLE, f'--out_dir={tmp_path}', fails=True)
+    assert 'ckpt.pt; there is last.pt: go on with that training, by train.py --init_from=resume' in said
+    said = trained.run(*RESUME, f'--out_dir={tmp_path}', '--n_layer=3', fails=True)
+    assert f'n_layer is 3, but 2 in {tmp_path}/last.pt' in said
 
 
 @pytest.mark.parametrize('change', [dict(n_layer=1), dict(n_embd=16), dict(vocab_size=7), dict(n_head=5)])

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import REPO, TINY, assert_same_run, load, read_log
+from conftest import REPO, TINY, assert_same_run, load, newest, read_log
 
 import runtime
 
@@ -41,7 +41,7 @@ def test_ranks_equal_one(prepared, one, tmp_path, nproc):
     printed = torchrun(prepared, nproc, *ARGS, f'--out_dir={tmp_path}/out')
     assert_same_curve(one, tmp_path / 'out')
     assert printed.count('device: ') == printed.count('step 20: ') == printed.count('iter 7: ') == 1
-    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['ckpt.pt', 'last.pt', 'log.csv']
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['ckpt.pt', 'log.csv']
 
 
 def test_two_nodes_equal_one(prepared, one, tmp_path):
@@ -64,7 +64,7 @@ def test_sharded_optimizer(prepared, one, tmp_path):
     """The state in parts is the state, and any number of processes resume from it: two to one, and one to two."""
     sharded = [*ARGS, '--shard_optimizer=True']
     torchrun(prepared, 2, *sharded, '--max_iters=10', '--lr_decay_iters=2000', f'--out_dir={tmp_path}/out')
-    halfway = load(tmp_path / 'out' / 'last.pt')
+    halfway = newest(tmp_path / 'out')
     n_params = sum(len(group['params']) for state in halfway['optimizer'] for group in state['param_groups'])
     assert n_params == sum(len(state['state']) for state in halfway['optimizer']) == len(halfway['model']) - 1   # tied
     prepared.run('train.py', *sharded, '--init_from=resume', f'--out_dir={tmp_path}/out')

@@ -206,7 +206,7 @@ def test_summary(trained):
     assert lines[3] == f'  val loss  {best:.3f} nats per token; of the frequencies alone {unigram:.3f}'
     assert lines[4] == (f'  in bits   {best / math.log(2):.3f} per character; '
                         f'of the frequencies alone {unigram / math.log(2):.3f}')
-    assert lines[5] == '  files     out-hour: ckpt.pt, last.pt, log.csv'
+    assert lines[5] == '  files     out-hour: ckpt.pt, log.csv'
     assert lines[6] == 'next: python sample.py --out_dir=out-hour'
 
 

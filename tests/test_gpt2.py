@@ -157,7 +157,7 @@ def test_finetune_somebodys_model(bare, tmp_path):
 
     shutil.rmtree(folder)   # what was needed of it is in the checkpoint
     bare.run(*args, '--init_from=resume', '--max_iters=10')
-    checkpoint = load(tmp_path / 'out' / 'last.pt')
+    checkpoint = load(tmp_path / 'out' / 'ckpt.pt')
     assert checkpoint['iter_num'] == 10 and checkpoint['model_args']['block_size'] == 32
     sample = bare.run('sample.py', f'--out_dir={tmp_path}/out', '--start=Meu caro', '--num_samples=1')
     assert sample.startswith('Meu caro') and len(sample) > 200

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ECA, REPO, TINY, assert_same_run, load, read_log
+from conftest import ECA, REPO, TINY, assert_same_run, load, newest, read_log
 
 from checkpoint import load_checkpoint
 
@@ -50,7 +50,7 @@ def test_resumed_equals_uninterrupted(prepared, tmp_path, extra):
     args = ['train.py', *TINY, *extra, '--lr_decay_iters=12', '--eval_interval=4']
     prepared.run(*args, '--max_iters=12', f'--out_dir={tmp_path}/straight')
     prepared.run(*args, '--max_iters=8', f'--out_dir={tmp_path}/resumed')
-    # as after a kill at iteration 11: the log is further than last.pt, and ends in half a row
+    # as after a kill at iteration 11: the log is further than ckpt.pt, and ends in half a row
     log = (tmp_path / 'straight' / 'log.csv').read_text(encoding='utf-8').splitlines(keepends=True)
     (tmp_path / 'resumed' / 'log.csv').write_text(''.join(log[:-2]) + '11,0.', encoding='utf-8')
     prepared.run(*args, '--max_iters=12', f'--out_dir={tmp_path}/resumed', '--init_from=resume')
@@ -63,7 +63,6 @@ def test_resume_what_nanogpt_wrote(prepared, tmp_path):
     prepared.run(*args, '--max_iters=8', f'--out_dir={tmp_path}/straight')
     prepared.run(*args, '--max_iters=4', f'--out_dir={tmp_path}/resumed')
     ours = load(tmp_path / 'resumed' / 'ckpt.pt')
-    (tmp_path / 'resumed' / 'last.pt').unlink()
     torch.save({'model': {f'_orig_mod.{k}': v for k, v in ours['model'].items()}, 'optimizer': ours['optimizer'][0],
                 'model_args': ours['model_args'], 'iter_num': 4, 'config': {'dataset': 'ecadequeiuroz_char'},
                 'best_val_loss': torch.tensor(ours['best_val_loss'])}, tmp_path / 'resumed' / 'ckpt.pt')
@@ -97,7 +96,7 @@ def test_accumulated_equals_one_large_batch(prepared, tmp_path):
     from model import GPT, GPTConfig
     args = ['train.py', *TINY, '--max_iters=1', '--optimizer=adamw', '--grad_clip=0.0', '--warmup_iters=0']
     prepared.run(*args, '--gradient_accumulation_steps=4', '--batch_size=2', f'--out_dir={tmp_path}/out')
-    trained = load(tmp_path / 'out' / 'last.pt')
+    trained = load(tmp_path / 'out' / 'ckpt.pt')
     torch.manual_seed(1337)
     model = GPT(GPTConfig(**trained['model_args']))
     data = np.fromfile(prepared / ECA / 'train.bin', dtype=np.uint16).astype(np.int64)
@@ -205,7 +204,7 @@ def test_the_summary_is_of_the_model_that_was_saved(prepared, tmp_path):
 
 def test_a_training_that_is_replaced_is_named(prepared, tmp_path):
     args = ['train.py', *TINY, '--max_iters=1', f'--out_dir={tmp_path}/out']
-    said = 'out has ckpt.pt and last.pt of another training, which this one will replace'
+    said = 'out has ckpt.pt of another training, which this one will replace'
     assert [said in prepared.run(*args, *more) for more in ([], [], ['--init_from=resume'])] == [False, True, False]
 
 
@@ -225,7 +224,7 @@ def test_eval_iters_0_sweeps_val(prepared, tmp_path, block_size):
     args += ['--init_from=resume', '--eval_only=True', '--eval_iters=0']
     lines = [[line for line in prepared.run(*args, *more).splitlines() if line.startswith('step 5')][0]
              for more in ([], ['--batch_size=100'])]
-    model, _ = load_checkpoint(str(tmp_path / 'out' / 'last.pt'))
+    model, _ = load_checkpoint(str(tmp_path / 'out' / 'ckpt.pt'))
     model.eval()
     ids = torch.from_numpy(np.fromfile(prepared / ECA / 'val.bin', dtype=np.uint16).astype(np.int64))
     assert (len(ids) - 1) % block_size   # so that the last window is shorter
@@ -254,7 +253,7 @@ def test_half_precision(prepared, tmp_path, dtype):
     prepared.run(*args, f'--dtype={dtype}', f'--out_dir={tmp_path}/half')
     full, half = (float(read_log(tmp_path / name)[-1]['val_loss']) for name in ('full', 'half'))
     assert abs(full - half) < 0.05
-    assert bool(load(tmp_path / 'half' / 'last.pt')['scaler']) == (dtype == 'float16')
+    assert bool(load(tmp_path / 'half' / 'ckpt.pt')['scaler']) == (dtype == 'float16')
 
 
 def test_missing_compiler_is_a_line_and_eager_mode(prepared, tmp_path):
@@ -267,6 +266,7 @@ def test_best_model_is_kept(prepared, tmp_path):
     """A learning rate that ruins the model: ckpt.pt stays at the best, last.pt goes on."""
     prepared.run('train.py', *TINY, '--max_iters=20', '--eval_interval=10', f'--out_dir={tmp_path}/out')
     best = load(tmp_path / 'out' / 'ckpt.pt')
+    assert best['iter_num'] == 20 and not (tmp_path / 'out' / 'last.pt').exists()   # it would be the same
     prepared.run('train.py', *TINY, '--max_iters=30', '--eval_interval=10', f'--out_dir={tmp_path}/out',
                  '--init_from=resume', '--learning_rate=1.0', '--muon_lr=10.0', '--decay_lr=False')
     after, last = load(tmp_path / 'out' / 'ckpt.pt'), load(tmp_path / 'out' / 'last.pt')
@@ -300,7 +300,7 @@ def test_what_may_change_on_resume(prepared, tmp_path):
     prepared.run(*args, '--init_from=resume', '--max_iters=11', '--learning_rate=1e-4', '--muon_lr=2e-4',
                  '--eval_interval=5', '--batch_size=3', '--gradient_accumulation_steps=2', '--dropout=0.1',
                  '--decay_lr=False', '--device=cpu:0', '--seed=5', '--weight_decay=0')
-    checkpoint = load(tmp_path / 'out' / 'last.pt')
+    checkpoint = newest(tmp_path / 'out')
     assert checkpoint['iter_num'] == 11 and checkpoint['config']['batch_size'] == 3
     assert [(row['iter'], row['lr']) for row in read_log(tmp_path / 'out')][3:] == [
         (str(i), '0.0001') for i in (5, 6, 9, 10, 11)]
