@@ -205,8 +205,9 @@ def get_codec(tokenizer, with_special=True):
     def encode(text):
         if text == '\n' and '\n' not in stoi:   # a prompt by default, in a vocabulary from a text of one line
             return [0]
-        if not stoi.keys() >= set(text):   # a Mac may write an accent as a character of its own
-            text = unicodedata.normalize('NFC', text)
+        # a Mac may write an accent as a character of its own; so may a text that it was trained on
+        forms = (text, *(unicodedata.normalize(form, text) for form in ('NFC', 'NFD')))
+        text = next((form for form in forms if stoi.keys() >= set(form)), text)
         unknown = sorted(set(text) - stoi.keys())
         if unknown:
             fail('the prompt has characters that the model has never seen: '

@@ -46,6 +46,13 @@ def test_prompt_with_accents_apart(trained):
     assert sample(trained, '--start=' + unicodedata.normalize('NFD', 'ação')).startswith('ação')
 
 
+def test_prompt_for_a_vocabulary_with_accents_apart():
+    encode, decode = get_codec({'kind': 'char', 'itos': list('aco\u0303\u0327')})
+    assert decode(encode('ação')) == unicodedata.normalize('NFD', 'ação')
+    with pytest.raises(SystemExit, match='U\\+00E9'):   # named as it was typed
+        encode('aé')
+
+
 def test_default_prompt_where_there_is_no_new_line():
     encode, _ = get_codec({'kind': 'char', 'itos': ['a', 'b']})
     assert encode('\n') == [0]
