@@ -1,8 +1,9 @@
 # GPT de caracteres sobre os textos de quem você quiser, preparados por data/autor_char/prepare.py
 #
-# É a receita de train_eca_char_laptop.py: três minutos num notebook sem GPU. Um livro só, de uns 500 mil caracteres, é
-# lido dez vezes; ckpt.pt guarda o melhor momento. Com vários livros e uma GPU ou um Mac, tome as medidas de
-# train_eca_char.py: --n_layer=6 --n_head=6 --n_embd=384 --block_size=256 --batch_size=64.
+# É a receita de train_eca_char_laptop.py: três minutos num laptop sem GPU. Um livro só, de uns 500 mil caracteres, é
+# lido dez vezes; ckpt.pt guarda o melhor momento. Com vários livros e uma GPU ou um Mac, tome as medidas e as taxas de
+# train_eca_char.py: --n_layer=6 --n_head=6 --n_embd=384 --block_size=256 --batch_size=64 --learning_rate=3e-3
+# --muon_lr=3e-3.
 out_dir = 'out-autor-char'
 eval_interval = 200
 eval_iters = 20

@@ -1,4 +1,4 @@
-# O mesmo trabalho de train_eca_char.py, para um notebook de 2 núcleos sem GPU
+# O mesmo trabalho de train_eca_char.py, para um laptop de 2 núcleos sem GPU
 #
 # Em 2 núcleos sem bfloat16, 2400 iterações levam 169 segundos e a perda de validação chega a 1,564. Em tão pouco
 # tempo, um modelo menor que lê mais texto aprende mais; o que perdeu para esta receita está no README.

@@ -32,7 +32,7 @@ def commands(page):
     for line in (REPO / page).read_text(encoding='utf-8').splitlines():
         line = line.removesuffix('\\')
         spans = [line.strip()] if line.startswith('    ') else re.findall(r'`([^`]+)`', line)
-        found += [re.sub(r'\s{2,}#.*', '', span) for span in spans if span.startswith(STARTS)]
+        found += [span for span in spans if span.startswith(STARTS)]
     return [command for command in found if '…' not in command]
 
 
@@ -43,6 +43,7 @@ def why_not(command):
 def test_both_pages_have_the_same_commands():
     assert commands('README.md') == commands('README.en.md')
     assert len(set(commands('README.md'))) > 40
+    assert not any(' #' in command for command in commands('README.md'))   # a Mac's zsh would take it as an argument
 
 
 def test_both_pages_have_the_same_parts():
@@ -75,7 +76,6 @@ def test_commands_run(bare):
     (bare / 'livros').mkdir()
     for name in ('livros/a.txt', 'livro1.txt', 'livro2.txt'):
         (bare / name).write_text(sample, encoding='utf-8')
-    (bare / 'comeco.txt').write_text('Meu caro amigo,', encoding='utf-8')
     python = os.path.dirname(sys.executable)
     env = {**os.environ, 'PATH': python + os.pathsep + os.environ['PATH'], 'http_proxy': 'http://127.0.0.1:9',
            'https_proxy': 'http://127.0.0.1:9', 'HF_HOME': str(bare / 'hf-home')}
