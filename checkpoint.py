@@ -1,7 +1,6 @@
 """
-A run on the disk: log.csv, ckpt.pt (the best state) and last.pt (the newest, if that is another), and the optimizers'
-part in them.
-Every file is whole or not there, and holds tensors and plain values only.
+A run on the disk: log.csv, ckpt.pt (the best state, or the last evaluated), last.pt (the newest, if that is another),
+and the optimizers' part in them. Every file is whole or not there, and holds tensors and plain values only.
 """
 
 import csv
@@ -9,6 +8,8 @@ import glob
 import math
 import os
 import shlex
+import subprocess
+import sys
 import zipfile
 
 import torch
@@ -25,10 +26,11 @@ except ImportError:   # Windows
 
 
 def open_log(out_dir, iter_num, is_new=False, is_off=False):
-    """A csv.DictWriter on out_dir/log.csv. Of a run that resumes at iter_num > 0 the rows before that are kept. out_dir
-    is locked, and tidied up. is_new: what is there is replaced, which is said. is_off: nothing is written."""
+    """(csv.DictWriter on out_dir/log.csv, names of checkpoints of another training there). Of a run that resumes at
+    iter_num > 0 the rows before that are kept. out_dir is locked, and tidied up. is_new: this is another training than
+    what is there, which is said, and whose log is set aside. is_off: nothing is written."""
     columns = ['iter', 'elapsed_s', 'lr', 'loss', 'train_loss', 'val_loss']
-    path = os.path.join(out_dir, 'log.csv') if not is_off else os.devnull
+    path, others = os.path.join(out_dir, 'log.csv') if not is_off else os.devnull, []
     try:
         if not is_off:
             os.makedirs(out_dir, exist_ok=True)
@@ -37,16 +39,18 @@ def open_log(out_dir, iter_num, is_new=False, is_off=False):
                 for half in glob.glob(os.path.join(glob.escape(out_dir), f'{name}.*.tmp')):
                     os.remove(half)
             there = [name for name in ('ckpt.pt', 'last.pt') if os.path.exists(os.path.join(out_dir, name))]
-            if is_new and there:
-                print(f'{out_dir} has {" and ".join(there)} of another training, which this one will replace')
+            others = there if is_new else []
+            if others:
+                print(f'{out_dir} has {" and ".join(others)} of another training, which this one will replace')
+                set_aside(['log.csv'], out_dir)
             rows = [','.join(columns) + '\n']
             if iter_num > 0 and os.path.exists(path):
-                with open(path, encoding='utf-8') as f:
+                with open(path, encoding='utf-8', errors='replace') as f:   # damaged rows are left out
                     rows += [row for row in f if row.count(',') == rows[0].count(',') and row.endswith('\n')
                              and row.split(',')[0].isdigit() and int(row.split(',')[0]) < iter_num]
             write_whole(path, lambda f: f.write(''.join(rows).encode()))
         f = open(path, 'a', encoding='utf-8', newline='', buffering=1)   # a row at a time
-        return csv.DictWriter(f, columns, lineterminator='\n')
+        return csv.DictWriter(f, columns, lineterminator='\n'), others
     except BlockingIOError:
         fail(f'out_dir = {out_dir} is in use by another training; wait for it, or choose another with --out_dir=')
     except OSError as e:
@@ -88,13 +92,28 @@ def save_checkpoint(checkpoint, path):
     write_whole(path, lambda f: torch.save(checkpoint, f))
 
 
-def save_run(checkpoint, out_dir, is_kept):
+def save_run(checkpoint, out_dir, is_kept, others):
     """Write the state of a training to out_dir, once, since a large one takes seconds: if it is to be kept as ckpt.pt,
-    to sample and to resume from, else as last.pt, to resume from."""
+    to sample and to resume from, else as last.pt, to resume from. others: names of checkpoints of another training
+    there. The first evaluation replaces them; a stop before that, perhaps of a mistaken start, sets them aside."""
     last = os.path.join(out_dir, 'last.pt')
-    save_checkpoint(checkpoint, os.path.join(out_dir, 'ckpt.pt') if is_kept else last)
-    if is_kept and os.path.exists(last):   # older now; a kill just before this repeats the evaluation
-        os.remove(last)
+    try:
+        set_aside([] if is_kept else others, out_dir)
+        others.clear()
+        save_checkpoint(checkpoint, last)
+        if is_kept:   # a kill just before this repeats the evaluation
+            os.replace(last, os.path.join(out_dir, 'ckpt.pt'))
+    except OSError as e:   # on Windows, while another program reads the file
+        fail(f'{e.filename} could not be renamed ({e.strerror}); close what uses it, and add --init_from=resume')
+
+
+def set_aside(names, out_dir):
+    """Give files of another training names with .old at the end."""
+    for name in names:
+        path = os.path.join(out_dir, name)
+        if os.path.exists(path):
+            os.replace(path, f'{path}.old')
+            tqdm.write(f'{path}, of another training, is now {path}.old')
 
 
 def load_checkpoint(path, dropout=0.0):
@@ -191,4 +210,17 @@ def print_summary(out_dir, seconds, tokens_read, tokens_in_train, val_loss, unig
         print(f'  in bits   {bits:.3f} per character; of the frequencies alone {unigram_bits:.3f}')
     print(f'  files     {out_dir}: ' + ', '.join(files))
     if 'ckpt.pt' in files:
-        print(f'next: python sample.py --out_dir={shlex.quote(out_dir)}')
+        print('next:', command_line(['python', 'sample.py', f'--out_dir={out_dir}']))
+
+
+def resume_command():
+    """What to type to go on with a training that stopped."""
+    if 'RANK' in os.environ:
+        return 'the same torchrun command, with --init_from=resume at its end'
+    again = [arg for arg in sys.argv if not arg.startswith('--init_from=')]
+    return command_line(['python', *again, '--init_from=resume'])
+
+
+def command_line(words):
+    """Words as the shell at hand takes them."""
+    return subprocess.list2cmdline(words) if os.name == 'nt' else shlex.join(words)

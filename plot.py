@@ -40,7 +40,8 @@ def read_log(folder):
             if np.isnan(rows[-1][:2]).any():
                 raise ValueError
     except FileNotFoundError:
-        fail(f'there is no {path}; train first, as in python train.py config/train_eca_char_laptop.py --out_dir={folder}')
+        fail(f'there is no {path}; train first, as in '
+             f'python train.py config/train_eca_char_laptop.py --out_dir={folder}')
     except OSError as e:
         fail(f'{path} cannot be read: {e.strerror}')
     except (ValueError, csv.Error):

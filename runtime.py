@@ -7,9 +7,7 @@ A user's mistake ends in fail(): one line on stderr that says what, which value,
 import errno
 import math
 import os
-import shlex
 import signal
-import subprocess
 import sys
 import time
 from contextlib import nullcontext, suppress
@@ -48,30 +46,28 @@ def is_out_of_memory(e):
     return isinstance(e, MemoryError) or any(word in str(e).lower() for word in words)
 
 
-def resume_command():
-    """What to type to go on with a training that stopped."""
-    if 'RANK' in os.environ:
-        return 'the same torchrun command, with --init_from=resume at its end'
-    again = ['python', *(arg for arg in sys.argv if not arg.startswith('--init_from=')), '--init_from=resume']
-    return subprocess.list2cmdline(again) if os.name == 'nt' else shlex.join(again)
-
-
 def catch_signals():
-    """From here on SIGINT (Ctrl-C) and SIGTERM end nothing: they go to the list returned. A second one ends it all,
-    unless it comes within a second: torchrun passes on what a cluster sends to every process anyway."""
+    """From here on SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed) end nothing: they go to the list
+    returned. A second one ends it all, unless it comes within a second: torchrun passes on what a cluster sends to
+    every process anyway."""
     caught, times = [], []
+    screens = [fd for fd in (1, 2) if os.isatty(fd)]
+    hangup = getattr(signal, 'SIGHUP', signal.SIGTERM)   # Windows has none
 
     def handler(number, frame):
         caught.append(number)
         times.append(time.monotonic())
+        for fd in screens if number == hangup else []:   # to print there would fail now
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
         if len(caught) == 1 and os.environ.get('RANK', '0') == '0':
             with suppress(OSError):   # nobody may be reading; and not by print(), which may be at work
                 os.write(2, b'\nstopping after this step, and saving; once more, a second later, ends it unsaved\n')
         if times[-1] - times[0] > 1:
             raise SystemExit(128 + number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
+    for number in {signal.SIGINT, signal.SIGTERM, hangup}:
+        if number != hangup or signal.getsignal(number) != signal.SIG_IGN:   # as nohup has it
+            signal.signal(number, handler)
     return caught
 
 
@@ -106,6 +102,8 @@ def pick_device(device, is_ddp=False):
     """'auto' is CUDA, else MPS, else CPU. A device by name ('cuda:1', 'mps', 'cpu') must be there. Under torchrun each
     process has a CUDA device of its own, and there is no MPS, which Gloo does not know."""
     has = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
+    if is_ddp and device.startswith('cuda:') and int(os.environ.get('LOCAL_WORLD_SIZE', 1)) > 1:
+        fail(f'device = {device} would be the device of every process; use --device=cuda, which gives each its own')
     if is_ddp and device in ('auto', 'cuda'):
         device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if has['cuda'] or device == 'cuda' else 'cpu'
     if device == 'auto':

@@ -192,7 +192,7 @@ def get_codec(tokenizer, with_special=True):
 
         def encode(text):
             try:
-                return hf.encode(text, add_special_tokens=False).ids
+                return hf.encode(text, add_special_tokens=False).ids or [0]   # some have no token for white space
             except Exception as e:   # it has no class of its own
                 fail(f"the model's tokenizer cannot read the prompt: {first_line(e)}; write it otherwise")
 
@@ -248,7 +248,7 @@ def find_decode(tokenizer):
         if tokenizer['kind'] == 'gpt2' and 'bpe' not in tokenizer and not is_cached:
             raise SystemExit
         encode, decode = get_codec(tokenizer, with_special=False)
-        return decode, 50256 if tokenizer['kind'] == 'gpt2' else (encode(tokenizer.get('eos') or '\n') or [0])[0]
+        return decode, 50256 if tokenizer['kind'] == 'gpt2' else encode(tokenizer.get('eos') or '\n')[0]
     except SystemExit:   # no package, no vocabulary: training goes on all the same
         print('the tokenizer is not on this machine: no text, no bits per character')
         return None, 0

@@ -17,10 +17,10 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
-from checkpoint import gather_state, load_run, load_states, open_log, print_summary, save_run
+from checkpoint import gather_state, load_run, load_states, open_log, print_summary, resume_command, save_run
 from model import GPT, GPTConfig
-from runtime import (autocast, catch_signals, check_at_least, check_finite, explain_crash, fail, is_any_process,
-                     or_fail, peak_flops, pick_backend, pick_compile, pick_device, pick_dtype, resume_command)
+from runtime import (autocast, catch_signals, check_at_least, check_finite, explain_crash, fail, first_line,
+                     is_any_process, or_fail, peak_flops, pick_backend, pick_compile, pick_device, pick_dtype)
 from tokenizer import (check_ids, count_tokens, count_tokens_per_char, find_decode, load_pretrained, load_tokenizer,
                        match_tokenizer, unigram_loss)
 
@@ -177,6 +177,7 @@ decode, first = find_decode(tokenizer) if is_master else (None, 0)
 flops_per_iter, peak = model.flops_per_token() * tokens_per_iter, world_size * peak_flops(device, dtype)
 if is_master:
     print(f'number of parameters: {model.get_num_params() / 1e6:.2f}M'
+          + (f', after {iter_num} iterations' if iter_num else '')
           + ('\ncompiling the model... (takes about a minute)' if compile else ''))
 piece_size = model.pick_piece_size(batch_size)   # of a micro-batch, the texts that go through the model at once
 raw_model = model   # the names in a checkpoint are those of the model without the wrappings below
@@ -227,13 +228,14 @@ def get_lr(it):
 
 # log: log.csv gets a row for each line printed
 if is_master:
-    log_rows = open_log(out_dir, iter_num, init_from != 'resume', eval_only)
     if wandb_log:
         try:
             import wandb
             wandb.init(project=wandb_project, name=wandb_run_name, config=config)
         except Exception as e:   # not installed, no account, no network
-            fail(f'wandb_log = True, but wandb does not start ({e}); try WANDB_MODE=offline, or --wandb_log=False')
+            fail(f'wandb_log = True, but wandb does not start ({first_line(e)}); try WANDB_MODE=offline, or '
+                 '--wandb_log=False')
+    log_rows, others = open_log(out_dir, iter_num, init_from != 'resume', eval_only)
 
 
 def log(line, **row):
@@ -258,10 +260,11 @@ while True:
     # evaluate, and save what is worth keeping
     is_last = iter_num >= max_iters or eval_only
     is_evaluating = (iter_num % eval_interval == 0 or is_last) and not is_stopping
+    is_kept = False
     if is_evaluating:
         losses = estimate_loss()
-        is_best = losses['val'] < best_val_loss and (iter_num > 0 or is_last)   # others are not saved
-        best_val_loss = losses['val'] if is_best else best_val_loss
+        is_kept = (losses['val'] <= best_val_loss or always_save_checkpoint) and (iter_num > 0 or is_last)
+        best_val_loss = losses['val'] if is_kept else best_val_loss   # of the model in ckpt.pt
         if is_master:
             bits = losses['val'] * count_tokens_per_char(decode, data_dir) / math.log(2) if eval_iters == 0 else 0
             log(f'step {iter_num}: ' + (f"train loss {losses['train']:.4f}, " if eval_iters else '')
@@ -279,10 +282,9 @@ while True:
                 'model_args': model_args, 'tokenizer': tokenizer, 'tokens_read': tokens_read, 'iter_num': iter_num,
                 'best_val_loss': best_val_loss, 'elapsed_s': elapsed_s + time.perf_counter() - started,
             }
-            is_kept = is_evaluating and (is_best or always_save_checkpoint)
             if is_kept:
                 tqdm.write(f'saving checkpoint to {out_dir}')
-            save_run(checkpoint, out_dir, is_kept)
+            save_run(checkpoint, out_dir, is_kept, others)
         checkpoint = states = None   # their memory is free again
     if is_last or is_stopping:
         break
@@ -314,7 +316,7 @@ while True:
         opt.zero_grad(set_to_none=True)
     scaler.update()
 
-    # log; reading the loss waits for the device, so it is done only here
+    # log; reading the loss waits for the device, so it is done only here (float16 waits in each step)
     iters_timed += 1
     if iter_num % log_interval == 0:
         if is_ddp:
@@ -336,10 +338,9 @@ bar.close()
 if is_master and is_stopping:
     print(f'stopped after {iter_num} iterations; to go on: {resume_command()}')
 elif is_master and not eval_only:
-    print(f'done: {iter_num} iterations, best val loss {best_val_loss:.4f}')
-    saved_loss = losses['val'] if always_save_checkpoint else best_val_loss   # of the model in ckpt.pt
+    print(f'done: {iter_num} iterations')
     print_summary(out_dir, elapsed_s + time.perf_counter() - started, tokens_read, n_tokens['train'],
-                  saved_loss, unigram_loss(data_dir, vocab_size), count_tokens_per_char(decode, data_dir))
+                  best_val_loss, unigram_loss(data_dir, vocab_size), count_tokens_per_char(decode, data_dir))
 if is_ddp:
     dist.barrier()   # who ends early would have torchrun end rank 0, which may still be saving
     dist.destroy_process_group()

@@ -13,7 +13,7 @@ eval_interval = 50
 eval_iters = 40
 log_interval = 5
 
-always_save_checkpoint = False   # só grava quando a perda de validação melhora
+always_save_checkpoint = False   # ckpt.pt só quando a perda de validação melhora
 
 wandb_log = False
 wandb_project = 'eca'

@@ -11,7 +11,7 @@ dataset = 'shakespeare'
 eval_interval = 5
 eval_iters = 40
 
-always_save_checkpoint = False   # only when val loss improves
+always_save_checkpoint = False   # ckpt.pt only when val loss improves
 
 wandb_log = False
 wandb_project = 'shakespeare'

@@ -9,7 +9,7 @@ eval_interval = 200
 eval_iters = 20
 log_interval = 50
 
-always_save_checkpoint = False   # só grava quando a perda de validação melhora
+always_save_checkpoint = False   # ckpt.pt só quando a perda de validação melhora
 
 wandb_log = False
 wandb_project = 'autor-char'

@@ -7,7 +7,7 @@ eval_interval = 250
 eval_iters = 20
 log_interval = 10
 
-always_save_checkpoint = False   # só grava quando a perda de validação melhora
+always_save_checkpoint = False   # ckpt.pt só quando a perda de validação melhora
 
 wandb_log = False
 wandb_project = 'eca-char'

@@ -9,7 +9,7 @@ eval_interval = 250   # it will overfit, so look often
 eval_iters = 200
 log_interval = 10
 
-always_save_checkpoint = False   # only when val loss improves
+always_save_checkpoint = False   # ckpt.pt only when val loss improves
 
 wandb_log = False
 wandb_project = 'shakespeare-char'

@@ -47,8 +47,10 @@ def read_text(path):
         is_utf16 = e.object[:2] in (b'\xff\xfe', b'\xfe\xff')
         what = 'is UTF-16' if is_utf16 else 'is from Windows, or old'
         old, new = shlex.quote(path), shlex.quote(os.path.splitext(path)[0] + '-utf8.txt')
+        how = (f'iconv -f {"utf-16" if is_utf16 else "cp1252"} -t utf-8 {old} > {new}, and take the old one away'
+               if os.name != 'nt' else 'open it in Notepad, and save it as UTF-8')
         fail(f'{path} is not UTF-8: byte {e.object[e.start]:#04x} at offset {e.start:,}. If it {what}, convert it: '
-             f'iconv -f {"utf-16" if is_utf16 else "cp1252"} -t utf-8 {old} > {new}, and take the old one away')
+             f'{how}')
     except OSError as e:
         fail(f'{path} cannot be read: {e.strerror}')
 

@@ -12,6 +12,7 @@ import pytest
 from conftest import ECA, TINY, assert_same_run, load, newest
 
 resource = pytest.importorskip('resource')   # limits, which Windows does not know
+pty = pytest.importorskip('pty')             # nor terminals of this kind
 
 ARGS = [*TINY, '--dropout=0.2', '--gradient_accumulation_steps=2', '--eval_interval=7', '--eval_iters=1',
         '--max_iters=150']
@@ -44,7 +45,8 @@ def uninterrupted(prepared, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize('number, at', [(signal.SIGINT, 'iter 3:'), (signal.SIGTERM, 'step 14:')])
+@pytest.mark.parametrize('number, at', [(signal.SIGINT, 'iter 3:'), (signal.SIGTERM, 'step 14:'),
+                                        (signal.SIGHUP, 'iter 9:')])
 def test_signal_stops_and_the_printed_command_goes_on(prepared, uninterrupted, tmp_path, number, at):
     process = start(prepared, 'train.py', *ARGS, f'--out_dir={tmp_path}/out')
     wait_for(process, at)
@@ -58,6 +60,58 @@ def test_signal_stops_and_the_printed_command_goes_on(prepared, uninterrupted, t
     command = shlex.split(line.split('to go on: ')[1])
     assert command[0] == 'python' and command[-1] == '--init_from=resume'
     prepared.run(*command[1:])
+    assert_same_run(uninterrupted, tmp_path / 'out')
+
+
+def on_a_terminal(workspace, *command):
+    """(pid, the terminal's other end)"""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(workspace.path)
+        os.execvp(command[0], list(map(str, command)))
+    return pid, terminal
+
+
+def test_a_terminal_that_is_closed(prepared, tmp_path):
+    """The training loses what it prints on, and is told so; it saves."""
+    pid, terminal = on_a_terminal(prepared, sys.executable, 'train.py', *ARGS, '--max_iters=9999',
+                                  f'--out_dir={tmp_path}/out')
+    printed = b''
+    while b'step 14:' not in printed:
+        printed += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
+    assert newest(tmp_path / 'out')['iter_num'] > 14
+
+
+def test_nohup_goes_on_when_the_terminal_is_closed(prepared, tmp_path):
+    pid, terminal = on_a_terminal(prepared, 'nohup', sys.executable, 'train.py', *ARGS, f'--out_dir={tmp_path}/out')
+    while not (tmp_path / 'out' / 'ckpt.pt').exists():
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+        time.sleep(0.01)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert newest(tmp_path / 'out')['iter_num'] == 150
+
+
+def test_a_forgotten_resume_loses_nothing(prepared, uninterrupted, tmp_path):
+    """Ctrl-C, the command again without --init_from=resume, Ctrl-C: both trainings are there."""
+    process = start(prepared, 'train.py', *ARGS, f'--out_dir={tmp_path}/out')
+    wait_for(process, 'step 14:')
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    before = weights(tmp_path / 'out')
+    process = start(prepared, 'train.py', *ARGS, f'--out_dir={tmp_path}/out')
+    wait_for(process, 'iter 1:')
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    for name in ('ckpt.pt', 'last.pt'):
+        assert f'{tmp_path}/out/{name}, of another training, is now {tmp_path}/out/{name}.old' in printed
+    assert 1 < newest(tmp_path / 'out')['iter_num'] < 7
+    for path in (tmp_path / 'out').glob('*.old'):
+        os.replace(path, path.with_suffix(''))
+    assert before == weights(tmp_path / 'out')
+    prepared.run('train.py', *ARGS, f'--out_dir={tmp_path}/out', '--init_from=resume')
     assert_same_run(uninterrupted, tmp_path / 'out')
 
 

@@ -104,6 +104,26 @@ def test_device_that_is_not_there(machine, has, device, says):
         runtime.pick_device(device)
 
 
+def test_one_device_for_all_processes(machine, monkeypatch):
+    machine(cuda=2)
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    assert runtime.pick_device('cuda', is_ddp=True) == 'cuda:1'
+    with pytest.raises(SystemExit, match='use --device=cuda, which gives each its own'):
+        runtime.pick_device('cuda:0', is_ddp=True)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '1')   # on each of two machines
+    assert runtime.pick_device('cuda:0', is_ddp=True) == 'cuda:0'
+
+
+def test_what_is_printed_to_be_typed(monkeypatch):
+    words = ['python', 'sample.py', '--out_dir=meus livros']
+    assert checkpoint.command_line(words) == "python sample.py '--out_dir=meus livros'"
+    with monkeypatch.context() as m:
+        m.setattr(os, 'name', 'nt')
+        printed = checkpoint.command_line([*words, r'--to=a\b'])
+    assert printed == r'python sample.py "--out_dir=meus livros" --to=a\b'
+
+
 def test_torch_without_get_capabilities(monkeypatch):
     monkeypatch.delattr(torch.cpu, 'get_capabilities', raising=False)
     assert runtime.cpu_has_bfloat16() is False

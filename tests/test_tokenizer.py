@@ -47,6 +47,16 @@ def test_vocabulary_that_contradicts_itself(tmp_path, meta):
         tokenizer.load_meta(str(tmp_path / 'meta.pkl'))
 
 
+def test_white_space_without_a_token():
+    """As in BERT's vocabularies; a text can begin all the same."""
+    tokenizers = pytest.importorskip('tokenizers')
+    hf = tokenizers.Tokenizer(tokenizers.models.WordLevel({'[UNK]': 0, 'meu': 1, 'caro': 2}, unk_token='[UNK]'))
+    hf.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    data = {'kind': 'hf', 'json': hf.to_str(), 'eos': None}
+    encode, _ = tokenizer.get_codec(data)
+    assert encode('meu\ncaro') == [1, 2] and encode('\n') == [0] and tokenizer.find_decode(data)[1] == 0
+
+
 def test_char_codec_round_trip():
     encode, decode = tokenizer.get_codec({'kind': 'char', 'itos': list('\n açã—')})
     assert decode(encode('ação—\n'.replace('o', 'a'))) == 'açãa—\n'

@@ -208,6 +208,38 @@ def test_a_training_that_is_replaced_is_named(prepared, tmp_path):
     assert [said in prepared.run(*args, *more) for more in ([], [], ['--init_from=resume'])] == [False, True, False]
 
 
+def test_best_is_the_best_of_what_was_kept(prepared, tmp_path):
+    """Where always_save_checkpoint kept a worse model than an earlier one, that one is the mark to beat."""
+    args = ['train.py', *TINY, '--eval_interval=30', '--sample_chars=0', f'--out_dir={tmp_path}/out']
+    prepared.run(*args, '--max_iters=30')
+    ruin = ['--learning_rate=3', '--muon_lr=3', '--decay_lr=False', '--always_save_checkpoint=True']
+    prepared.run(*args, '--init_from=resume', '--max_iters=32', *ruin)
+    ruined = load(tmp_path / 'out' / 'ckpt.pt')
+    prepared.run(*args, '--init_from=resume', '--max_iters=52')
+    better = load(tmp_path / 'out' / 'ckpt.pt')
+    assert ruined['iter_num'] == 32 and better['iter_num'] == 52
+    assert better['best_val_loss'] < ruined['best_val_loss']
+
+
+def test_resuming_what_is_done_changes_nothing(prepared, tmp_path):
+    args = ['train.py', *TINY, '--max_iters=3', f'--out_dir={tmp_path}/out']
+    prepared.run(*args)
+    before = load(tmp_path / 'out' / 'ckpt.pt')
+    assert ', after 3 iterations' in prepared.run(*args, '--init_from=resume')
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['ckpt.pt', 'log.csv']
+    after = load(tmp_path / 'out' / 'ckpt.pt')
+    assert after['iter_num'] == 3 and after['best_val_loss'] == before['best_val_loss']
+
+
+def test_a_log_that_a_spreadsheet_has_rewritten(prepared, tmp_path):
+    args = ['train.py', *TINY, f'--out_dir={tmp_path}/out']
+    prepared.run(*args, '--max_iters=2')
+    log = tmp_path / 'out' / 'log.csv'
+    log.write_text(log.read_text(encoding='utf-8'), encoding='utf-16')
+    prepared.run(*args, '--max_iters=4', '--init_from=resume')
+    assert [row['iter'] for row in read_log(tmp_path / 'out')] == ['2', '3', '4']   # the old cannot be read
+
+
 def test_tokens_read_are_counted_over_a_change_of_batch(prepared, tmp_path):
     args = ['train.py', *TINY, '--eval_interval=5', f'--out_dir={tmp_path}/out']
     prepared.run(*args, '--max_iters=2', '--batch_size=4', '--block_size=16')
@@ -288,6 +320,10 @@ def test_wandb_offline(prepared, tmp_path):
     pytest.importorskip('wandb')
     prepared.run('train.py', *TINY, '--max_iters=4', '--eval_interval=2', '--wandb_log=True', '--wandb_project=eca',
                  f'--out_dir={tmp_path}/out', env={'WANDB_MODE': 'offline', 'WANDB_DIR': str(tmp_path)})
+    log = read_log(tmp_path / 'out')
+    said = prepared.run('train.py', *TINY, '--wandb_log=True', f'--out_dir={tmp_path}/out', fails=True,
+                        env={'WANDB_MODE': 'nonsense'})
+    assert 'wandb does not start' in said and log == read_log(tmp_path / 'out')   # nothing was begun
     (written,) = tmp_path.glob('wandb/offline-run-*/*.wandb')
     content = written.read_bytes()
     assert b'val/loss' in content and b'learning_rate' in content
