@@ -144,7 +144,7 @@ def test_another_place_and_format(here, capsys, end, head):
 BAD = [
     ([], {}, 'OUT_DIR; see python plot.py --help'),
     (['out', '--two=x.png'], {'out': LOG}, 'unrecognized arguments: --two=x.png; see python plot.py --help'),
-    (['nada'], {}, 'there is no nada/log.csv; train first, as in python train.py --out_dir=nada'),
+    (['nada'], {}, 'train first, as in python train.py config/train_eca_char_laptop.py --out_dir=nada'),
     (['out', 'nada'], {'out': LOG}, 'there is no nada/log.csv'),
     (['out/log.csv'], {'out': LOG}, 'out/log.csv/log.csv'),
     (['out'], {'out': ''}, 'out/log.csv has no losses yet; try again after the first evaluation'),
