@@ -38,8 +38,7 @@ def open_log(out_dir, iter_num, is_new=False, is_off=False):
             for name in ('ckpt.pt', 'last.pt', 'log.csv'):   # halves, left by a process that was killed
                 for half in glob.glob(os.path.join(glob.escape(out_dir), f'{name}.*.tmp')):
                     os.remove(half)
-            there = [name for name in ('ckpt.pt', 'last.pt') if os.path.exists(os.path.join(out_dir, name))]
-            others = there if is_new else []
+            others = [name for name in ('ckpt.pt', 'last.pt') if is_new and os.path.exists(os.path.join(out_dir, name))]
             if others:
                 print(f'{out_dir} has {" and ".join(others)} of another training, which this one will replace')
                 set_aside(['log.csv'], out_dir)

@@ -52,7 +52,7 @@ def catch_signals():
     every process anyway."""
     caught, times = [], []
     screens = [fd for fd in (1, 2) if os.isatty(fd)]
-    hangup = getattr(signal, 'SIGHUP', signal.SIGTERM)   # Windows has none
+    hangup = getattr(signal, 'SIGHUP', None)   # Windows has none
 
     def handler(number, frame):
         caught.append(number)
@@ -65,9 +65,10 @@ def catch_signals():
         if times[-1] - times[0] > 1:
             raise SystemExit(128 + number)
 
-    for number in {signal.SIGINT, signal.SIGTERM, hangup}:
-        if number != hangup or signal.getsignal(number) != signal.SIG_IGN:   # as nohup has it
-            signal.signal(number, handler)
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
+    if hangup and signal.getsignal(hangup) != signal.SIG_IGN:   # as nohup has it
+        signal.signal(hangup, handler)
     return caught
 
 
