@@ -181,9 +181,10 @@ class GPT(nn.Module):
         return logits.detach(), loss   # detached: compiled, the backward pass would fill a gradient of its size with 0
 
     def pick_piece_size(self, batch_size):
-        """How many texts of a batch to put through the model at once in training. On CPU about 2048 tokens: their
-        activations fit in the processor's caches, which is faster and takes less memory. Elsewhere the whole batch."""
-        return max(1, 2048 // self.config.block_size) if self.lm_head.weight.device.type == 'cpu' else batch_size
+        """How many texts of a batch to put through the model at once in training: on CPU 2048 tokens, which its caches
+        hold; on MPS 16384, since sums over more than twice that go wrong on M1 and M2 (pytorch issue 195163)."""
+        tokens = {'cpu': 2048, 'mps': 16384}.get(self.lm_head.weight.device.type)
+        return max(1, tokens // self.config.block_size) if tokens else batch_size
 
     def crop_block_size(self, block_size):
         """Shorten the context, e.g. to finetune GPT-2's 1024 at 256. Raises ValueError if that would lengthen it."""
@@ -235,8 +236,7 @@ class GPT(nn.Module):
         Raises ValueError for an argument that is out of range.
         """
         B, T = idx.shape
-        n = num_samples or B
-        window = self.config.block_size
+        n, window = num_samples or B, self.config.block_size
         keep = keep or max(1, window // 2)
         if T < 1:
             raise ValueError('the prompt is empty; give at least one token')
@@ -329,14 +329,14 @@ def pick_token(logits, temperature, top_k=None, top_p=1.0):
         return logits.argmax(dim=-1)
     logits = (logits - logits.max(dim=-1, keepdim=True).values) / temperature   # at most 0: nothing overflows
     if top_k and top_k < logits.size(-1):
-        kth = torch.topk(logits, top_k).values[:, -1:]   # (B, 1)
-        logits = logits.masked_fill(logits < kth, -math.inf)
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -math.inf)
     p = F.softmax(logits, dim=-1)
     if top_p < 1:
         p, order = p.sort(descending=True)
         p = p.masked_fill(p.cumsum(dim=-1) - p >= top_p, 0.0)   # where those before it hold top_p already
-        return order.gather(1, torch.multinomial(p, num_samples=1)).squeeze(1)
-    return torch.multinomial(p, num_samples=1).squeeze(1)
+    # torch.multinomial's method; on MPS its own draws what has probability 0 at times, and waits for the device
+    drawn = (p / torch.empty_like(p).exponential_().add_(1e-30)).argmax(dim=-1)
+    return drawn if top_p == 1 else order.gather(1, drawn[:, None]).squeeze(1)
 
 
 class Muon(torch.optim.Optimizer):
@@ -344,8 +344,8 @@ class Muon(torch.optim.Optimizer):
 
     A step equals torch.optim.Muon's with adjust_lr_fn='match_rms_adamw' (updates as large as AdamW's, so its rates and
     weight decay carry over: https://arxiv.org/abs/2502.16982). Three differences buy speed: matrices of one shape are
-    stacked and go through each product together; ns_dtype is a choice, because bfloat16, torch's only one, is a
-    hundredfold slower than float32 on processors that lack it; and see orthogonalize.
+    stacked and go through each product together; ns_dtype is a choice, because bfloat16, torch's only one, is slow on
+    hardware that lacks it, a hundredfold on processors; and see orthogonalize.
     """
 
     def __init__(self, params, lr, weight_decay=0.1, momentum=0.95, ns_dtype='bfloat16', is_compiled=False):
@@ -370,18 +370,18 @@ class Muon(torch.optim.Optimizer):
                 buffers = [self.state[p]['momentum_buffer'] for p in params]
                 torch._foreach_lerp_(buffers, list(grads), 1 - group['momentum'])
                 grads.lerp_(torch.stack(buffers), group['momentum'])   # Nesterov: look one step ahead
-                updates = self.orthogonalize(grads.to(self.ns_dtype)).to(params[0].dtype)
+                updates = self.orthogonalize(grads, self.ns_dtype).to(params[0].dtype)
                 torch._foreach_mul_(params, 1 - group['lr'] * group['weight_decay'])
                 torch._foreach_add_(params, list(updates), alpha=-group['lr'] * 0.2 * math.sqrt(max(shape)))
 
 
-def orthogonalize(G, steps=5, eps=1e-7):
+def orthogonalize(G, dtype=torch.float32, steps=5, eps=1e-7):
     """Push the singular values of each matrix of G (N, rows, columns) towards 1 by the quintic Newton-Schulz iteration
     of Muon, whose coefficients make small ones grow fastest. Needs products only, so it runs on matrix units."""
     a, b, c = 3.4445, -4.7750, 2.0315
     is_tall = G.size(1) > G.size(2)
     X = G.mT if is_tall else G   # (N, n, m), n <= m
-    X = X / X.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    X = (X / X.norm(dim=(1, 2), keepdim=True).clamp(min=eps)).to(dtype)   # the norm first: float16 has no small numbers
     if X.device.type == 'cpu' and X.dtype == torch.float32 and X.size(2) >= 2 * X.size(1):
         # each step is X <- P X with P = a I + b A + c A A and A = X X', and A <- P A P: steps on (n, n) matrices alone,
         # and one product with the long X at the end, are faster; they need all of float32's digits

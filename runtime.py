@@ -34,6 +34,8 @@ def explain_crash(kind, e, trace):
         print(f'{script}: memory ran out{advice}', file=sys.stderr)
     elif isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', None)):
         print(f'{script}: the disk is full ({e.strerror}); what was saved before is unharmed', file=sys.stderr)
+    elif 'no kernel image' in str(e):
+        print(f'{script}: this build of torch is not for this GPU; use --device=cpu, or another build', file=sys.stderr)
     elif kind is BrokenPipeError:   # who read it has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     elif kind is not KeyboardInterrupt:
@@ -193,6 +195,4 @@ def is_any_process(flag, device):
 
 def autocast(device, dtype):
     """The context to compute in: autocast for the half precisions, nothing for float32."""
-    if dtype == 'float32':
-        return nullcontext()
-    return torch.autocast(torch.device(device).type, getattr(torch, dtype))
+    return nullcontext() if dtype == 'float32' else torch.autocast(torch.device(device).type, getattr(torch, dtype))

@@ -143,6 +143,14 @@ def test_out_of_memory_is_one_line(capsys, monkeypatch, e, is_it):
         assert said == is_it == runtime.is_out_of_memory(e)
 
 
+def test_a_gpu_that_torch_has_no_code_for_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+    e = RuntimeError('CUDA error: no kernel image is available for execution on the device\nSearch ...')
+    runtime.explain_crash(type(e), e, None)
+    said = capsys.readouterr().err
+    assert said.startswith('train.py: this build of torch ') and '--device=cpu' in said and said.count('\n') == 1
+
+
 def test_autocast_keeps_float32_plain():
     x = torch.randn(4, 4)
     with runtime.autocast('cpu', 'float32'):
