@@ -134,6 +134,8 @@ def load_checkpoint(path, dropout=0.0):
         tokenizer = checkpoint.get('tokenizer', {'kind': 'gpt2'})
         if tokenizer['kind'] == 'char' and len(tokenizer['itos']) != model.config.vocab_size:
             raise ValueError
+        if not torch.nn.utils.get_total_norm(model.parameters()).isfinite():
+            fail(f'{path} has weights that are NaN or infinite: that training failed; train anew, at a lower rate')
         return model, checkpoint
     except OSError as e:
         fail(f'{path} cannot be read: {e.strerror}')

@@ -182,7 +182,7 @@ class GPT(nn.Module):
 
     def pick_piece_size(self, batch_size):
         """How many texts of a batch to put through the model at once in training: on CPU 2048 tokens, which its caches
-        hold; on MPS 16384, since sums over more than twice that go wrong on M1 and M2 (pytorch issue 195163)."""
+        hold; on MPS 16384: on M1 and M2 products that sum over 32767 tokens or more go wrong (pytorch issue 195163)."""
         tokens = {'cpu': 2048, 'mps': 16384}.get(self.lm_head.weight.device.type)
         return max(1, tokens // self.config.block_size) if tokens else batch_size
 
@@ -334,9 +334,9 @@ def pick_token(logits, temperature, top_k=None, top_p=1.0):
     if top_p < 1:
         p, order = p.sort(descending=True)
         p = p.masked_fill(p.cumsum(dim=-1) - p >= top_p, 0.0)   # where those before it hold top_p already
-    # torch.multinomial's method; on MPS its own draws what has probability 0 at times, and waits for the device
+    # torch.multinomial's way, which on MPS waits and, where a draw is 0, takes what has p = 0 (pytorch issue 192577)
     drawn = (p / torch.empty_like(p).exponential_().add_(1e-30)).argmax(dim=-1)
-    return drawn if top_p == 1 else order.gather(1, drawn[:, None]).squeeze(1)
+    return order.gather(1, drawn[:, None]).squeeze(1) if top_p < 1 else drawn
 
 
 class Muon(torch.optim.Optimizer):
@@ -344,8 +344,8 @@ class Muon(torch.optim.Optimizer):
 
     A step equals torch.optim.Muon's with adjust_lr_fn='match_rms_adamw' (updates as large as AdamW's, so its rates and
     weight decay carry over: https://arxiv.org/abs/2502.16982). Three differences buy speed: matrices of one shape are
-    stacked and go through each product together; ns_dtype is a choice, because bfloat16, torch's only one, is slow on
-    hardware that lacks it, a hundredfold on processors; and see orthogonalize.
+    stacked and go through each product together; ns_dtype is a choice, because bfloat16, torch's only one, is slower
+    than float32 on hardware that lacks it, on processors a hundredfold; and see orthogonalize.
     """
 
     def __init__(self, params, lr, weight_decay=0.1, momentum=0.95, ns_dtype='bfloat16', is_compiled=False):
@@ -377,7 +377,7 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonalize(G, dtype=torch.float32, steps=5, eps=1e-7):
     """Push the singular values of each matrix of G (N, rows, columns) towards 1 by the quintic Newton-Schulz iteration
-    of Muon, whose coefficients make small ones grow fastest. Needs products only, so it runs on matrix units."""
+    of Muon, whose coefficients make small ones grow fastest. All in dtype, and by products, so on matrix units."""
     a, b, c = 3.4445, -4.7750, 2.0315
     is_tall = G.size(1) > G.size(2)
     X = G.mT if is_tall else G   # (N, n, m), n <= m

@@ -26,7 +26,7 @@ def fail(message):
 
 
 def explain_crash(kind, e, trace):
-    """For sys.excepthook: Ctrl-C, and memory or a disk that ran out, need no traceback."""
+    """For sys.excepthook: Ctrl-C, memory or a disk that ran out, and a GPU unknown to torch, need no traceback."""
     script = os.path.basename(sys.argv[0])
     if is_out_of_memory(e):
         batch = '; lower batch_size (and raise gradient_accumulation_steps to match), block_size or the model itself'

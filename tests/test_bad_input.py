@@ -124,6 +124,12 @@ def with_checkpoint(**changes):
     return change
 
 
+def with_nan(old):
+    weights = torch.load(io.BytesIO(old), weights_only=True)['model']
+    weights['transformer.ln_f.weight'][0] = torch.nan
+    return with_checkpoint(model=weights)(old)
+
+
 TOO_SHORT = 'block_size = 32 needs at least 33'
 FILES = [
     (f'{ECA}/train.bin', None, TRAIN, 'there is no'),
@@ -144,6 +150,7 @@ FILES = [
     ('out/ckpt.pt', lambda old: old[:-9], SAMPLE, 'out/ckpt.pt is not a whole checkpoint'),
     ('out/ckpt.pt', lambda old: pickle.dumps({'model': 1}, 2), SAMPLE, 'out/ckpt.pt is not a whole checkpoint'),
     ('out/ckpt.pt', None, SAMPLE, 'there is no out/ckpt.pt; train first'),
+    ('out/ckpt.pt', with_nan, SAMPLE, 'out/ckpt.pt has weights that are NaN or infinite'),
     ('out/ckpt.pt', with_checkpoint(iter_num=None), RESUME, 'there is nothing to resume'),
     ('out/ckpt.pt', with_checkpoint(optimizer=[{}, {}]), RESUME, 'was trained with another optimizer'),
     ('out/ckpt.pt', with_checkpoint(optimizer=[{'state': {0: {'step': torch.ones(3)}}}] * 2), RESUME,
