@@ -179,7 +179,8 @@ model = GPT(GPTConfig(**shape, dropout=dropout)).to(device)
 if is_ours:
     result['flops_per_token'] = [model.flops_per_token()]
     optimizers = model.configure_optimizers(
-        weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr, muon_momentum, dtype, compile)
+        weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr, muon_momentum,
+        ns_dtype='bfloat16' if dtype == 'bfloat16' else 'float32', is_compiled=compile)
     piece_size = model.pick_piece_size(batch_size)
 else:
     optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), kind)]

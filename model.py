@@ -344,8 +344,8 @@ class Muon(torch.optim.Optimizer):
 
     A step equals torch.optim.Muon's with adjust_lr_fn='match_rms_adamw' (updates as large as AdamW's, so its rates and
     weight decay carry over: https://arxiv.org/abs/2502.16982). Three differences buy speed: matrices of one shape are
-    stacked and go through each product together; ns_dtype is a choice, because bfloat16, torch's only one, is slower
-    than float32 on hardware that lacks it, on processors a hundredfold; and see orthogonalize.
+    stacked and go through each product together; ns_dtype is a choice, because bfloat16, torch's only one, is a
+    hundredfold slower than float32 on processors that lack it; and see orthogonalize.
     """
 
     def __init__(self, params, lr, weight_decay=0.1, momentum=0.95, ns_dtype='bfloat16', is_compiled=False):
@@ -370,18 +370,18 @@ class Muon(torch.optim.Optimizer):
                 buffers = [self.state[p]['momentum_buffer'] for p in params]
                 torch._foreach_lerp_(buffers, list(grads), 1 - group['momentum'])
                 grads.lerp_(torch.stack(buffers), group['momentum'])   # Nesterov: look one step ahead
-                updates = self.orthogonalize(grads, self.ns_dtype).to(params[0].dtype)
+                updates = self.orthogonalize(grads.to(self.ns_dtype)).to(params[0].dtype)
                 torch._foreach_mul_(params, 1 - group['lr'] * group['weight_decay'])
                 torch._foreach_add_(params, list(updates), alpha=-group['lr'] * 0.2 * math.sqrt(max(shape)))
 
 
-def orthogonalize(G, dtype=torch.float32, steps=5, eps=1e-7):
+def orthogonalize(G, steps=5, eps=1e-7):
     """Push the singular values of each matrix of G (N, rows, columns) towards 1 by the quintic Newton-Schulz iteration
-    of Muon, whose coefficients make small ones grow fastest. All in dtype, and by products, so on matrix units."""
+    of Muon, whose coefficients make small ones grow fastest. Needs products only, so it runs on matrix units."""
     a, b, c = 3.4445, -4.7750, 2.0315
     is_tall = G.size(1) > G.size(2)
     X = G.mT if is_tall else G   # (N, n, m), n <= m
-    X = (X / X.norm(dim=(1, 2), keepdim=True).clamp(min=eps)).to(dtype)   # the norm first: float16 has no small numbers
+    X = X / X.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     if X.device.type == 'cpu' and X.dtype == torch.float32 and X.size(2) >= 2 * X.size(1):
         # each step is X <- P X with P = a I + b A + c A A and A = X X', and A <- P A P: steps on (n, n) matrices alone,
         # and one product with the long X at the end, are faster; they need all of float32's digits

@@ -162,7 +162,8 @@ model.to(device)
 if is_ddp:
     dist.init_process_group(backend)
 optimizers = or_fail(model.configure_optimizers, weight_decay, learning_rate, (beta1, beta2), optimizer, muon_lr,
-                     muon_momentum, ns_dtype=dtype, is_compiled=compile, is_sharded=shard_optimizer and is_ddp)
+                     muon_momentum, ns_dtype='bfloat16' if dtype == 'bfloat16' else 'float32',
+                     is_compiled=compile, is_sharded=shard_optimizer and is_ddp)
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # only float16 underflows
 if init_from == 'resume':
     load_states(optimizers, checkpoint, f'{out_dir} was trained with another optimizer than {optimizer}; use the same')

@@ -391,8 +391,7 @@ def test_muon_steps_as_torchs_does(shape):
     """Our stacked Muon against torch.optim.Muon, one matrix at a time, over several steps."""
     torch.manual_seed(0)
     ours = [torch.nn.Parameter(torch.randn(shape)) for _ in range(3)]
-    starts = [p.detach().clone() for p in ours]
-    theirs = [torch.nn.Parameter(p.clone()) for p in starts]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
     muon = Muon(ours, lr=0.02, weight_decay=0.1)
     reference = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn='match_rms_adamw')
     for _ in range(4):
@@ -401,9 +400,9 @@ def test_muon_steps_as_torchs_does(shape):
             q.grad = p.grad.clone()
         muon.step()
         reference.step()
-    for p, q, start in zip(ours, theirs, starts):
-        # bfloat16 has 8 bits, and torch rounds to it even before it divides by the norm
-        assert (p - q).norm() < 0.02 * (q - start).norm()
+    for p, q in zip(ours, theirs):
+        # bfloat16 has 8 bits: products summed in another order differ in the last of them
+        torch.testing.assert_close(p, q, rtol=0, atol=0.02 * 0.2 * math.sqrt(max(shape)) * 2e-2)
 
 
 @pytest.mark.parametrize('rows, columns', [(16, 16), (16, 31), (16, 32), (32, 16), (16, 64), (64, 16)])
@@ -424,8 +423,6 @@ def test_orthogonalize_is_newton_schulz(rows, columns, kind):
         A = X @ X.mT
         X = 3.4445 * X + (-4.7750 * A + 2.0315 * A @ A) @ X
     torch.testing.assert_close(orthogonalize(G), X.float(), rtol=0, atol=1e-3)   # entries are about 0.2
-    if kind == 'full':   # in float16 too, and from gradients that it could not hold
-        torch.testing.assert_close(orthogonalize(1e-7 * G, torch.float16), X.half(), rtol=0, atol=1e-2)
 
 
 def test_orthogonalize():
