@@ -20,8 +20,8 @@ autor: .venv/runtime
 	$(PY) sample.py --out_dir=out-autor-char --num_samples=3
 
 test: .venv/dev
-	.venv/bin/ruff check --line-length 120 --select E,F,W,B --ignore B905 .
-	$(PY) -m pytest -ra --durations=10 -n auto tests
+	.venv/bin/ruff check .
+	$(PY) -m pytest -ra --durations=10 -n auto
 
 clean:
 	rm -rf .venv out-eca-char-laptop

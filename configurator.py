@@ -8,16 +8,16 @@ below its block of settings, and this code then changes the script's globals, le
     python train.py config/train_eca_char.py --batch_size=32
 
 A config file is Python, and is run as such: use only files that you trust. A value keeps the type of the setting it
-overrides; an unknown name is an error. --key alone means --key=True. --help shows the settings with their defaults,
---help=key the comment beside one.
+overrides; an unknown name is an error. --key alone turns a True or False setting on. --help shows the settings with
+their defaults, --help=key the comment beside one.
 """
 import ast
-import builtins   # a setting is called compile, too
+import builtins   # for its compile: a setting has that name, too
 import difflib
 import os
+import re
 import sys
 import textwrap
-import tokenize
 import traceback
 
 
@@ -30,15 +30,16 @@ def _convert(key, value, default):
         if kind is bool:
             return {'true': True, 'false': False}[str(value).lower()]
         number = float(value) if kind is float else ast.literal_eval(str(value))
-        if bool in (type(value), type(number)) or kind(number) != number:   # 2.5 for an int; 5e3 will do
+        if bool in (type(value), type(number)) or kind(number) != number:   # no True, no 2.5 for an int; 5e3 will do
             raise ValueError
         return kind(number)
     except (ValueError, TypeError, KeyError, SyntaxError, OverflowError, MemoryError):
         wanted = {bool: 'True or False', int: 'a whole number', float: 'a number'}[kind]
-        raise SystemExit(f'{key} = {value} will not do: it must be {wanted}, as in --{key}={default}') from None
+        raise SystemExit(f'{key} = {value} is invalid: it must be {wanted}, as in --{key}={default}') from None
 
 
 def _override(settings, key, value, source):
+    """Set one setting. source, the command line or a config file, is for the message about an unknown name."""
     if key not in settings:
         near = difflib.get_close_matches(key, settings, n=1)
         hint = f'did you mean {near[0]}?' if near else 'see --help for all of them'
@@ -49,6 +50,7 @@ def _override(settings, key, value, source):
 
 
 def _run_config_file(settings, path):
+    """Run a config file, and take over the settings that it assigns."""
     if int(os.environ.get('RANK', 0)) == 0:   # under torchrun, one process speaks for all
         print(f'Overriding config with {path}')
     namespace = dict(settings)   # so that one setting can be computed from another
@@ -56,53 +58,72 @@ def _run_config_file(settings, path):
         with open(path, encoding='utf-8') as f:
             exec(builtins.compile(f.read(), path, 'exec'), namespace)
     except Exception as e:   # whatever the user's code may raise
-        lines = [e.lineno] if isinstance(e, SyntaxError) else [
-            line for frame, line in traceback.walk_tb(e.__traceback__) if frame.f_code.co_filename == path]
-        where = f'{path}, line {lines[-1]}' if lines else path
-        raise SystemExit(f'{where}: {e.strerror if isinstance(e, OSError) else f"{type(e).__name__}: {e}"}') from None
+        raise SystemExit(_explain(e, path)) from None
     for key, value in namespace.items():
         is_plain = isinstance(value, (int, float, str))   # modules, functions and _names are the file's own business
-        if is_plain and not key.startswith('_') and (key not in settings or value is not settings[key]):
+        is_changed = key not in settings or value is not settings[key]
+        if not is_plain and key in settings:
+            raise SystemExit(f'{path}: {key} = {value!r} is invalid: give it a plain value, as {settings[key]!r}')
+        if is_plain and is_changed and not key.startswith('_'):
             _override(settings, key, value, path)
-        elif not is_plain and key in settings:
-            raise SystemExit(f'{path}: {key} = {value!r} will not do: give it a plain value, as {settings[key]!r}')
+
+
+def _explain(e, path):
+    """What went wrong in a config file, and in which line."""
+    if isinstance(e, OSError):
+        return f'{path}: {e.strerror}'
+    lines = [line for frame, line in traceback.walk_tb(e.__traceback__) if frame.f_code.co_filename == path]
+    if isinstance(e, SyntaxError):
+        lines = [e.lineno]
+    where = f'{path}, line {lines[-1]}' if lines else path
+    return f'{where}: {type(e).__name__}: {e}'
+
+
+def _read_comments(source, settings):
+    """{setting: (comment beside it, title of its group)}, of the block of settings in a script's source. A title is a
+    line such as '# data' or '# wandb: logging to Weights & Biases'."""
+    block = source.split('configurator.py')[0]
+    found = {}
+    group = ''
+    for title, key, comment in re.findall(r'^(?:# (.*)|(\w+) = .*?(?:[ \t]+# (.*))?)$', block, re.MULTILINE):
+        if title:
+            group = title.split(':')[0]
+        elif key in settings:
+            found[key] = (comment, group)
+    return found
 
 
 def _print_help(settings, path, topic):
     """Print what the script is for and its settings, on one screen: many only by name; topic, a name or 'all', tells
-    what they do. Their comments are in the script, at the end of their lines, and above each group of them."""
+    what they do."""
     with open(path, encoding='utf-8') as f:
         source = f.read()
-    defaults, about, group_of = {}, {}, {}
-    comments = {token.start: token.string.lstrip('# ')
-                for token in tokenize.generate_tokens(iter(source.splitlines(keepends=True)).__next__)
-                if token.type == tokenize.COMMENT}
-    for node in ast.parse(source).body:
-        key = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else None
-        if key in settings and key not in defaults and isinstance(node.value, (ast.Constant, ast.BinOp)):
-            defaults[key] = f'{key}={settings[key]!r}'
-            about[key] = ''.join(text for (line, column), text in comments.items() if line == node.end_lineno)
-            titles = [text for (line, column), text in comments.items() if column == 0 and line < node.lineno]
-            group_of[key] = titles[-1].split(':')[0] if titles else ''
-    if topic not in ('', 'all', *defaults):
-        near = difflib.get_close_matches(topic, defaults, n=1)
-        raise SystemExit(f'there is no setting {topic}; ' + (f'did you mean {near[0]}?' if near else 'see --help'))
+    about = _read_comments(source, settings)
+    if topic not in ('', 'all', *about):
+        near = difflib.get_close_matches(topic, about, n=1)
+        hint = f'did you mean {near[0]}?' if near else 'see --help'
+        raise SystemExit(f'there is no setting {topic}; {hint}')
     if topic in ('', 'all'):
-        print('\n\n'.join(source.split('"""')[1].strip().split('\n\n')[:2]) + '\n')
-    if topic or len(defaults) <= 20:
-        keys = [key for key in defaults if topic in ('', 'all', key)]
-        column = min(26, max(len(defaults[key]) for key in keys)) + 6
+        paragraphs = source.split('"""')[1].strip().split('\n\n')   # of the docstring: purpose, commands
+        print('\n\n'.join(paragraphs[:2]) + '\n')
+    default = {key: f'{key}={settings[key]!r}' for key in about}
+    if topic or len(about) <= 20:
+        keys = [key for key in about if topic in ('', 'all', key)]
+        column = min(26, max(len(default[key]) for key in keys)) + 6
         for key in keys:
-            print(textwrap.fill(about[key], 79, initial_indent=f'  --{defaults[key]}  '.ljust(column),
-                                subsequent_indent=' ' * column) or f'  --{defaults[key]}')   # no comment
+            comment, _ = about[key]
+            line = textwrap.fill(comment, 79, initial_indent=f'  --{default[key]}  '.ljust(column),
+                                 subsequent_indent=' ' * column)
+            print(line or f'  --{default[key]}')   # no comment
     else:
         print('Settings, as --key=value; --help=key explains one, --help=all all of them:\n')
-        for group in dict.fromkeys(group_of.values()):
-            print(textwrap.fill('  '.join(defaults[key] for key in defaults if group_of[key] == group), 79,
-                                initial_indent=f'  {group} '.ljust(16), subsequent_indent=' ' * 16))
+        for title in dict.fromkeys(group for _, group in about.values()):
+            members = '  '.join(default[key] for key, (_, group) in about.items() if group == title)
+            print(textwrap.fill(members, 79, initial_indent=f'  {title} '.ljust(16), subsequent_indent=' ' * 16))
 
 
 def _configure(script):
+    """Override the settings among a script's globals by sys.argv."""
     settings = {k: v for k, v in script.items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))}
     defaults = dict(settings)
     for arg in sys.argv[1:]:
@@ -112,16 +133,15 @@ def _configure(script):
             raise SystemExit(0)
         if not arg.startswith('-'):
             _run_config_file(settings, arg)
-        elif not equals and arg.startswith('--') and type(settings.get(key)) is bool:
-            settings[key] = True   # --key alone
-        elif not equals or not arg.startswith('--'):
-            raise SystemExit(f'{arg} will not do: write --key=value, or the name of a config file')
-        else:
+        elif not arg.startswith('--'):
+            raise SystemExit(f'{arg} is invalid: write --key=value, or the name of a config file')
+        elif equals:
             _override(settings, key, value, 'command line')
+        elif type(settings.get(key)) is bool:
+            settings[key] = True   # --key alone
+        else:
+            raise SystemExit(f'{arg} is invalid: write --key=value, or the name of a config file')
     script.update(settings)
 
 
-for _stream in (sys.stdout, sys.stderr):
-    if hasattr(_stream, 'reconfigure'):   # a notebook's has not
-        _stream.reconfigure(errors='backslashreplace')   # not every console can show every character
 _configure(globals())

@@ -6,15 +6,27 @@ Writes transformers.jpeg beside this file. Run it again whenever the default mod
 """
 
 import os
+
 import matplotlib.pyplot as plt
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 from matplotlib.path import Path
 
 # every tone is (edge, fill): edges near the Okabe-Ito colours (colour-blind safe), fills pale for print
-GREEN, BLUE, ORANGE = ('#00795A', '#DDF2EA'), ('#0072B2', '#DCECF7'), ('#C25400', '#FCE8D8')
-GREY, WHITE, PANEL = ('#5B626B', '#ECEEF1'), ('#5B626B', '#FFFFFF'), ('#C3C8CE', '#F8F9FA')
-INK, SOFT = '#1F2328', '#4A5058'
-BIG, MID, SMALL = 12.5, 11, 9.5 # at 900 pixels wide, anything under 9 points is hard to read
+GREEN = ('#00795A', '#DDF2EA')
+BLUE = ('#0072B2', '#DCECF7')
+ORANGE = ('#C25400', '#FCE8D8')
+GREY = ('#5B626B', '#ECEEF1')
+WHITE = ('#5B626B', '#FFFFFF')
+PANEL = ('#C3C8CE', '#F8F9FA')
+
+# colours of words
+INK = '#1F2328'
+SOFT = '#4A5058'
+
+# sizes of words, in points; at 900 pixels wide, anything under 9 is hard to read
+BIG = 12.5
+MID = 11
+SMALL = 9.5
 
 # one unit is a hundredth of an inch, so 1200 x 767 units at 150 dots per inch make 1800 x 1150 pixels
 plt.switch_backend('Agg') # only a file is written, so no screen is needed
@@ -53,7 +65,9 @@ for x, s in (40, '1. O modelo inteiro'), (480, '2. Um bloco, ampliado'), (876, '
     text(x, 672, s, BIG, ha='left', weight='bold')
 
 # left column: the whole model, from the text (bottom) to the prediction (top)
-C, TOK, POS = 250, 155, 345 # centres: main line, token embedding, position embedding
+C = 250 # centre of the main line
+TOK = 155 # of the token embedding
+POS = 345 # of the position embedding
 for i, c in enumerate('Meu caro am'.replace(' ', '␣')): # a blank tile would look like a mistake
     box(74 + 22.5 * i, 32, 19, 22, WHITE, c, radius=3, lw=0.8)
 box(70, 28, 252, 30, GREY, z=2)
@@ -95,15 +109,12 @@ for i, (c, p) in enumerate(zip('ioabep', (34, 15, 10, 6, 4, 3))): # made up: onl
 # middle column: one block; the wedge ties it to its place in the model
 ax.add_patch(Polygon([(395, 302), (480, 28), (480, 654), (395, 394)], fc='#EFF1F4', ec='none', zorder=1))
 box(480, 28, 356, 626, PANEL, radius=10)
-M, L, W = 682, 546, 272 # main line, left edge and width of its boxes
-halves = ( # name, English name, layers from the bottom up, shapes and remarks between the layers
-    (BLUE, 'atenção causal, 6 cabeças', '(causal self-attention)',
-     ('linear 384 → 3 × 384', 'softmax(QKᵀ / √64 + máscara) V', 'linear 384 → 384'),
-     ('B × 6 × T × 64', 'B × T × 384'), ('Q, K e V', 'cabeças unidas')),
-    (ORANGE, 'MLP', '(feed-forward)',
-     ('linear 384 → 1536', 'GELU', 'linear 1536 → 384'), ('B × T × 1536', 'B × T × 1536'), ('', '')))
-for y, (tone, name, english, layers, shapes, remarks) in zip((28, 320), halves): # both are x + f(LayerNorm(x))
-    arrow((M, y + (0 if y == 28 else 4)), (M, y + 46), label='B × T × 384' if y == 28 else '')
+M = 682 # main line
+L = 546 # left edge of its boxes
+W = 272 # their width
+
+def half(y, tone, name, english, layers, shapes, remarks):
+    """Half a block, x + f(LayerNorm(x)), from y up. layers, from the bottom up; shapes and remarks between them."""
     box(L, y + 46, W, 26, GREY, 'LayerNorm')
     arrow((M, y + 72), (M, y + 88))
     box(L, y + 88, W, 176, tone)
@@ -118,12 +129,26 @@ for y, (tone, name, english, layers, shapes, remarks) in zip((28, 320), halves):
     ax.add_patch(Circle((M, y + 26), 3.5, color=INK, zorder=5)) # the dot says: the same x goes both ways
     plus(M, y + 286)
     text(497, y + 156, 'conexão residual (skip connection)', rotation=90)
+
+arrow((M, 28), (M, 74), label='B × T × 384')
+half(28, BLUE, 'atenção causal, 6 cabeças', '(causal self-attention)',
+     layers=('linear 384 → 3 × 384', 'softmax(QKᵀ / √64 + máscara) V', 'linear 384 → 384'),
+     shapes=('B × 6 × T × 64', 'B × T × 384'),
+     remarks=('Q, K e V', 'cabeças unidas'))
+arrow((M, 324), (M, 366))
+half(320, ORANGE, 'MLP', '(feed-forward)',
+     layers=('linear 384 → 1536', 'GELU', 'linear 1536 → 384'),
+     shapes=('B × T × 1536', 'B × T × 1536'),
+     remarks=('', ''))
 arrow((M, 616), (M, 654), label='B × T × 384')
 
 # right column: the causal mask, and what the letters stand for
 box(876, 262, 288, 392, PANEL, radius=10)
 arrow((L + W - 10, 185), (856, 185), (856, 490), (876, 490), color=BLUE[0], linestyle=(0, (4, 2)))
-word, X, Y, S = 'Meu␣caro', 942, 592, 26
+word = 'Meu␣caro'
+X = 942 # left edge of the mask
+Y = 592 # its upper edge
+S = 26 # side of one of its squares
 text(X + 4 * S, 634, 'quem é visto (key)', color=SOFT)
 text(900, Y - 4 * S, 'quem olha (query)', color=SOFT, rotation=90)
 for i, c in enumerate(word):
@@ -138,8 +163,13 @@ for y, color, s in (360, BLUE[0], 'vê: a si mesmo e os anteriores'), (336, 'whi
 text(898, 294, 'A máscara soma −∞ aos escondidos:\napós o softmax, peso zero.', ha='left', linespacing=1.35)
 text(876, 225, 'Legenda', BIG, ha='left', weight='bold')
 box(876, 28, 288, 180, PANEL, radius=10)
-legend = (('B', 'textos no lote (batch)'), ('T', 'caracteres lidos, T ≤ 256'), ('145', 'caracteres distintos'),
-          ('384', 'canais por caractere'), ('6 × 64', 'cabeças × canais = 384'))
+legend = (
+    ('B', 'textos no lote (batch)'),
+    ('T', 'caracteres lidos, T ≤ 256'),
+    ('145', 'caracteres distintos'),
+    ('384', 'canais por caractere'),
+    ('6 × 64', 'cabeças × canais = 384'),
+)
 for i, (k, s) in enumerate(legend):
     text(898, 184 - 32 * i, k, 10.5, ha='left', weight='bold')
     text(966, 184 - 32 * i, s, ha='left')

@@ -5,4 +5,3 @@ init_from = 'gpt2-medium'
 eval_only = True
 batch_size = 8
 eval_iters = 500   # 0: all of val.bin, with bits per character
-wandb_log = False

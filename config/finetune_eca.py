@@ -15,11 +15,10 @@ log_interval = 5
 
 always_save_checkpoint = False   # ckpt.pt só quando a perda de validação melhora
 
-wandb_log = False
 wandb_project = 'eca'
 wandb_run_name = 'ft-gpt2-small-portuguese'
 
-# 4 textos × 256 tokens × 8 micro-lotes = 8192 tokens por iteração: cabe num notebook
+# 4 sequências × 256 tokens × 8 micro-lotes = 8192 tokens por iteração: cabe num notebook
 batch_size = 4
 block_size = 256
 gradient_accumulation_steps = 8

@@ -13,11 +13,11 @@ eval_iters = 40
 
 always_save_checkpoint = False   # ckpt.pt only when val loss improves
 
-wandb_log = False
 wandb_project = 'shakespeare'
 wandb_run_name = 'ft-gpt2-xl'
 
-# 1 text * 1024 tokens * 32 micro-batches = 32,768 tokens in an iteration; the text has 301,966, so nine are an epoch
+# 1 sequence * 1024 tokens (the default) * 32 micro-batches = 32,768 tokens in an iteration; the text has 301,966, so
+# nine iterations read it once
 batch_size = 1
 gradient_accumulation_steps = 32
 max_iters = 20

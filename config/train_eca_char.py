@@ -9,7 +9,6 @@ log_interval = 10
 
 always_save_checkpoint = False   # ckpt.pt só quando a perda de validação melhora
 
-wandb_log = False
 wandb_project = 'eca-char'
 wandb_run_name = 'mini-gpt'
 
@@ -21,13 +20,12 @@ block_size = 256   # contexto: até 256 caracteres
 n_layer = 6
 n_head = 6
 n_embd = 384
-dropout = 0.0      # em 2000 iterações o modelo lê o texto só 4,4 vezes: falta treino, e dropout só atrasaria
+# sem dropout: em 2000 iterações o modelo lê o texto só 4,4 vezes; falta treino, e dropout só atrasaria
 
 optimizer = 'muon'      # num treino de 250 iterações chega a 1,68 de validação; AdamW a 1e-3 a 2,23
-learning_rate = 3e-3
-muon_lr = 3e-3
+learning_rate = 3e-3    # a do Muon, muon_lr, fica no padrão, também 3e-3
 min_lr = 3e-4           # com cosseno, terminar em 3e-5 foi pior no modelo de laptop: 1,843 contra 1,826
 warmup_iters = 50       # 20 foram melhores que 100 no modelo de laptop
 max_iters = 2000
-lr_decay_iters = 2000   # em geral, igual a max_iters
-beta2 = 0.99       # há poucos tokens por iteração
+lr_decay_iters = max_iters
+beta2 = 0.99            # há poucos tokens por iteração

@@ -1,7 +1,7 @@
 # O mesmo trabalho de train_eca_char.py, para um laptop de 2 núcleos sem GPU
 #
 # Em 2 núcleos sem bfloat16, 2400 iterações levam 169 segundos e a perda de validação chega a 1,564. Em tão pouco
-# tempo, um modelo menor que lê mais texto aprende mais; o que perdeu para esta receita está no README.
+# tempo, um modelo menor que lê mais texto aprende mais. O que perdeu para esta receita está em docs/medidas.md.
 out_dir = 'out-eca-char-laptop'
 eval_interval = 500
 eval_iters = 20
@@ -9,7 +9,6 @@ log_interval = 50
 
 always_save_checkpoint = False   # ckpt.pt só quando a perda de validação melhora
 
-wandb_log = False
 wandb_project = 'eca-char'
 wandb_run_name = 'laptop'
 
@@ -22,7 +21,7 @@ n_layer = 3        # sem as senoides e no mesmo tempo: 1,579; 4 camadas de 128 c
 n_head = 3
 n_embd = 96
 sinusoidal_init = True   # em 300 iterações, 2,08 em vez de 2,21: a atenção desperta mais cedo
-dropout = 0.0      # lê só uns dois terços do texto: não chega a decorar nada
+# sem dropout: lê só uns dois terços do texto, e não chega a decorar nada
 
 optimizer = 'muon'
 learning_rate = 6e-3
@@ -32,5 +31,5 @@ lr_schedule = 'linear'  # o cosseno que termina em um décimo da taxa foi 0,012 
 min_lr = 0.0
 warmup_iters = 20
 max_iters = 2400
-lr_decay_iters = 2400   # em geral, igual a max_iters
-beta2 = 0.99       # há poucos tokens por iteração
+lr_decay_iters = max_iters
+beta2 = 0.99            # há poucos tokens por iteração

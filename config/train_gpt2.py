@@ -4,19 +4,9 @@
 #     torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2.py
 out_dir = 'out-gpt2'
 wandb_log = True
-wandb_project = 'owt'
 wandb_run_name = 'gpt2-124M'
 
-# 12 texts * 1024 tokens * 40 micro-batches, shared by the processes = 491,520 tokens in an iteration
-batch_size = 12
-block_size = 1024
-gradient_accumulation_steps = 5 * 8
-
-# 600,000 iterations: 295 billion tokens in all
-max_iters = 600000
-lr_decay_iters = 600000
-weight_decay = 1e-1
-
+# The model and its training are the defaults of train.py: 12 sequences * 1024 tokens * 40 micro-batches, shared by the
+# processes, = 491,520 tokens in an iteration; in 600,000 iterations 295 billion.
 eval_interval = 1000
-eval_iters = 200
 log_interval = 10

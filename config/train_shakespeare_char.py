@@ -6,12 +6,10 @@
 # nanoGPT reports a val loss of 1.4697 for this, after three minutes on an A100.
 out_dir = 'out-shakespeare-char'
 eval_interval = 250   # it will overfit, so look often
-eval_iters = 200
 log_interval = 10
 
 always_save_checkpoint = False   # ckpt.pt only when val loss improves
 
-wandb_log = False
 wandb_project = 'shakespeare-char'
 wandb_run_name = 'mini-gpt'
 
@@ -27,7 +25,7 @@ dropout = 0.2      # 5000 iterations read the text 82 times
 
 learning_rate = 1e-3   # a small model can take larger steps
 max_iters = 5000
-lr_decay_iters = 5000   # usually max_iters
+lr_decay_iters = max_iters
 min_lr = 1e-4           # usually learning_rate / 10
-beta2 = 0.99            # few tokens in an iteration
+beta2 = 0.99            # an iteration has few tokens
 warmup_iters = 100

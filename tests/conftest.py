@@ -1,60 +1,113 @@
-"""Fixtures. Scripts run as a user runs them, in a copy of the repository, so that no test touches anybody's data."""
+"""
+Fixtures. Scripts run as a user runs them, in a copy of the repository, so that no test touches anybody's data.
+
+There is one way to run a script: Workspace.run. Most of a short run is `import torch`, so by default the script runs in
+this process, which has done that; with real=True it is a process of its own. That is for what a process is about:
+signals, kills, torchrun, pipes and terminals, packages that read their variables when they are imported. To talk to a
+process while it runs, Workspace.start.
+"""
 
 import csv
-import functools
 import hashlib
 import importlib.util
-import json
+import io
 import os
+import runpy
 import shutil
 import signal
+import stat
 import subprocess
 import sys
-import tempfile
+import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
+
+os.environ['OMP_NUM_THREADS'] = '1'   # the models here are tiny: more threads would only get in each other's way
+ENVIRONMENT = dict(os.environ)   # for the scripts, without what torch.compile adds to it in this process
+
+import torch   # noqa: E402
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
-os.environ['OMP_NUM_THREADS'] = '1'   # the models here are tiny: more threads would only get in each other's way
-ENVIRONMENT = dict(os.environ)   # for the scripts, without what torch.compile adds to it in this process
 
 ECA = 'data/ecadequeiuroz_char'
 REAL_TEXT = REPO / ECA / 'input_eca.txt'
 needs_real_text = pytest.mark.skipif(not REAL_TEXT.exists(), reason=f'the real text is not at {ECA}/input_eca.txt')
 
-# Most of a short run is `import torch`. So a script runs in a fork of a process that has done it. It runs as a new one
-# where a test says real=True, on systems other than Linux (Windows has no fork, macOS none that is safe), with -c and
-# -m, and where a test sets a variable that Python, torch or numpy may read at the start. These they do not:
-READ_LATE = ('http_proxy', 'https_proxy', 'no_proxy', 'HF_', 'TIKTOKEN_', 'WANDB_', 'PYTEST_', 'RANK', 'WORLD_SIZE')
+# each run in this process imports these anew: the copy's own modules, and a package that keeps what it has downloaded
+IMPORTED_ANEW = ('model', 'muon', 'support', 'prepare', 'tiktoken', 'tiktoken_ext')
 
 
-@functools.cache
-def fork_server():
-    """It ends with this process, when its standard input does."""
-    return subprocess.Popen([sys.executable, Path(__file__).with_name('fork_server.py')], env=ENVIRONMENT, text=True,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def take_modules():
+    """Take those modules out of sys.modules; returns them."""
+    names = [name for name in sys.modules if name.split('.')[0] in IMPORTED_ANEW]
+    return {name: sys.modules.pop(name) for name in names}
 
 
-def run_python(args, cwd, env, timeout_s=300, real=False):
-    """subprocess.run of `python ARGS`, with what it prints; see above."""
-    if not real and sys.platform == 'linux' and args[0].endswith('.py') and (cwd / args[0]).is_file():
-        differ = {k for k in env.keys() | ENVIRONMENT.keys() if env.get(k) != ENVIRONMENT.get(k)}
-        if all(k.startswith(READ_LATE) for k in differ):
-            server = fork_server()
-            with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
-                files = [os.devnull, out.name, err.name]
-                print(json.dumps(dict(args=args, cwd=str(cwd), env=env, files=files, timeout_s=timeout_s)),
-                      file=server.stdin, flush=True)
-                status = int(server.stdout.readline())
-                printed = [Path(f.name).read_text(encoding='utf-8') for f in (out, err)]
-            if status == -signal.SIGALRM:
-                raise subprocess.TimeoutExpired(args, timeout_s, *printed)
-            return subprocess.CompletedProcess(args, status, *printed)
-    return subprocess.run([sys.executable, *args], cwd=cwd, env=env, timeout=timeout_s, capture_output=True, text=True,
-                          encoding='utf-8')
+def open_folders():
+    """The file descriptors of this process that are open folders: locks."""
+    folders = set()
+    for fd in range(3, 256):
+        try:
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                folders.add(fd)
+        except OSError:   # not open
+            pass
+    return folders
+
+
+def run_script(path):
+    """Run a script as __main__; returns the status with which a process would end."""
+    try:
+        runpy.run_path(path, run_name='__main__')
+        return 0
+    except SystemExit as e:
+        if isinstance(e.code, str):
+            print(e.code, file=sys.stderr)
+            return 1
+        return e.code or 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+
+
+def run_here(args, cwd, env):
+    """subprocess.run of `python ARGS`, with what it prints, but in this process, which is as before when it ends."""
+    streams = sys.stdout, sys.stderr
+    old = sys.argv, sys.path[:], sys.excepthook, os.getcwd(), dict(os.environ)
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, getattr(signal, 'SIGHUP', 2))}
+    modules = take_modules()
+    folders = open_folders()
+    sys.stdout, sys.stderr = (io.TextIOWrapper(io.BytesIO(), encoding='utf-8', newline='') for _ in streams)
+    try:
+        os.chdir(cwd)
+        os.environ.clear()
+        os.environ.update(env)
+        sys.argv = list(args)
+        sys.path.insert(0, os.path.dirname(os.path.abspath(args[0])))
+        torch.seed()   # by chance, as at a start, so that a script that forgets its seed is found out
+        np.random.seed()
+        status = run_script(args[0])
+        printed = []
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            printed.append(stream.buffer.getvalue().decode('utf-8'))
+        return subprocess.CompletedProcess(args, status, *printed)
+    finally:
+        sys.stdout, sys.stderr = streams
+        for fd in open_folders() - folders:   # as a process that ends gives up its locks
+            os.close(fd)
+        take_modules()
+        sys.modules.update(modules)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        urllib.request.install_opener(None)   # it keeps the proxy of this run
+        sys.argv, sys.path[:], sys.excepthook, folder, variables = old
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(variables)
 
 
 class Workspace:
@@ -62,18 +115,31 @@ class Workspace:
 
     def __init__(self, path):
         self.path = path
+        # a proxy that is not there: no test waits for the network
+        self.env = {**ENVIRONMENT, 'http_proxy': 'http://127.0.0.1:9', 'https_proxy': 'http://127.0.0.1:9',
+                    'TIKTOKEN_CACHE_DIR': str(path / 'no-tiktoken-cache'), 'HF_HOME': str(path / 'hf-home')}
 
     def __truediv__(self, name):
         return self.path / name
 
-    def run(self, *args, fails=False, env=None, real=False):
-        """Run `python ARGS` here; returns what it printed. With fails=True it must end in one line on stderr. With
-        real=True it is a new process, as a user's, where a fork would do."""
-        # a proxy that is not there: no test waits for the network
-        env = {**ENVIRONMENT, 'http_proxy': 'http://127.0.0.1:9', 'https_proxy': 'http://127.0.0.1:9',
-               'TIKTOKEN_CACHE_DIR': str(self.path / 'no-tiktoken-cache'), 'HF_HOME': str(self.path / 'hf-home'),
-               **(env or {})}
-        done = run_python([*map(str, args)], self.path, env, real=real)
+    def start(self, *args, env=None, **kwargs):
+        """A process `python ARGS` here, whose output is text in pipes."""
+        env = {**self.env, 'PYTHONUNBUFFERED': '1', **(env or {})}
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding='utf-8')
+        return subprocess.Popen([sys.executable, *map(str, args)], cwd=self.path, env=env, **{**pipes, **kwargs})
+
+    def run(self, *args, fails=False, env=None, real=False, timeout_s=300):
+        """Run `python ARGS` here; returns what it printed. With fails=True it must end in one line on stderr."""
+        args = [str(arg) for arg in args]
+        if real or not args[0].endswith('.py'):
+            process = self.start(*args, env=env, stdin=subprocess.DEVNULL)
+            try:
+                printed = process.communicate(timeout=timeout_s)
+            finally:
+                process.kill()
+            done = subprocess.CompletedProcess(args, process.returncode, *printed)
+        else:
+            done = run_here(args, self.path, {**self.env, **(env or {})})
         if fails:
             assert done.returncode not in (0, -6, -11), done.stdout
             assert 'Traceback' not in done.stderr, done.stderr

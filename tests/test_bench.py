@@ -1,4 +1,4 @@
-"""bench.py measures what it says; no test here asks how fast."""
+"""tools/bench.py measures what it says; no test here asks how fast."""
 
 import json
 import re
@@ -25,7 +25,8 @@ def test_table(bare, tmp_path):
     """A positive figure in every row; with another program beside it, that one's and the ratio; and a trace."""
     (tmp_path / 'other').mkdir()
     (tmp_path / 'other' / 'model.py').write_text(NANOGPT.format(model=str(bare / 'model.py')), encoding='utf-8')
-    printed = bare.run('bench.py', *SMALL, f'--nanogpt={tmp_path}/other', '--profile', f'--out_dir={tmp_path}/out')
+    printed = bare.run('tools/bench.py', *SMALL, f'--nanogpt={tmp_path}/other', '--profile',
+                       f'--out_dir={tmp_path}/out')
     assert 'device: cpu, dtype: float32' in printed and 'vocabulary 145' in printed
     table = printed.split('ratio\n')[1].splitlines()
     assert max(map(len, printed.splitlines())) <= 80
@@ -46,16 +47,16 @@ def test_table(bare, tmp_path):
 
 
 def test_mistakes(bare):
-    assert 'no-such-folder is not a checkout of nanoGPT' in bare.run('bench.py', *SMALL, '--nanogpt=no-such-folder',
-                                                                     fails=True)
+    said = bare.run('tools/bench.py', *SMALL, '--nanogpt=no-such-folder', fails=True)
+    assert 'no-such-folder is not a checkout of nanoGPT' in said
     for arg, says in [('--rounds=0', 'rounds = 0'), ('--n_head=5', 'n_embd = 32 cannot be split'),
                       ('--optimizer=sgd', 'optimizer = sgd'),
                       ('--muon_momentum=1', 'muon_momentum = 1.0'), ('--device=tpu', 'device = tpu')]:
-        assert says in bare.run('bench.py', *SMALL, arg, fails=True)
-    assert 'did you mean batch_size' in bare.run('bench.py', '--batchsize=2', fails=True)
+        assert says in bare.run('tools/bench.py', *SMALL, arg, fails=True)
+    assert 'did you mean batch_size' in bare.run('tools/bench.py', '--batchsize=2', fails=True)
 
 
 def test_help(bare):
-    printed = bare.run('bench.py', '--help')
+    printed = bare.run('tools/bench.py', '--help')
     assert '--nanogpt=' in printed and '--device=' not in printed and 'Overriding' not in printed
     assert 'Every setting of train.py can be given here too' in printed

@@ -68,14 +68,14 @@ def test_values(configure, arg, expected):
     ('--batchsize=4', 'there is no setting batchsize; did you mean batch_size?'),
     ('--zzz=4', 'see --help'),
     ('--_private=4', 'there is no setting _private'),
-    ('--batch_size=2.5', 'batch_size = 2.5 will not do: it must be a whole number'),
+    ('--batch_size=2.5', 'batch_size = 2.5 is invalid: it must be a whole number'),
     ('--batch_size=True', 'a whole number'),
     ('--batch_size=', 'a whole number'),
     ('--batch_size=[1]', 'a whole number'),
-    ('--learning_rate=fast', 'learning_rate = fast will not do: it must be a number, as in --learning_rate=0.0006'),
+    ('--learning_rate=fast', 'learning_rate = fast is invalid: it must be a number, as in --learning_rate=0.0006'),
     ('--learning_rate=nan', 'a number'),
     ('--eval_only=1', 'True or False'),
-    ('--batch_size', '--batch_size will not do: write --key=value'),
+    ('--batch_size', '--batch_size is invalid: write --key=value'),
     ('-eval_only', 'write --key=value'),
     ('-batch_size=4', 'write --key=value'),
     ('nothing.py', 'nothing.py: No such file or directory'),
@@ -103,9 +103,9 @@ def test_config_file_can_compute_from_settings(configure):
 @pytest.mark.parametrize('config, says', [
     ('batchsize = 4', 'config.py: there is no setting batchsize; did you mean batch_size?'),
     ('zzz = 4', 'begin the name of a variable of your own with _'),
-    ('batch_size = "many"', 'batch_size = many will not do'),
-    ('batch_size = None', 'config.py: batch_size = None will not do'),
-    ('batch_size = [1, 2]', 'config.py: batch_size = [1, 2] will not do'),
+    ('batch_size = "many"', 'batch_size = many is invalid'),
+    ('batch_size = None', 'config.py: batch_size = None is invalid'),
+    ('batch_size = [1, 2]', 'config.py: batch_size = [1, 2] is invalid'),
     ('batch_size = 4\nthis is no python', 'config.py, line 2: SyntaxError'),
     ('x_ = 1\nbatch_size = 1 / 0', 'config.py, line 2: ZeroDivisionError: division by zero'),
 ])
@@ -128,3 +128,27 @@ def test_help(configure):
     assert any(line.split() == '--batch_size=12 texts in one micro-batch'.split() for line in lines)
     assert any(line.split() == ['--eval_only=False'] for line in lines)
     assert not any('_private' in line for line in lines)
+
+
+# -----------------------------------------------------------------------------
+# the help of each script
+
+SCRIPTS = [
+    'train.py', 'sample.py', 'tools/bench.py', 'tools/export.py', 'tools/explain.py', 'tools/plot.py',
+    'data/ecadequeiuroz_char/prepare.py', 'data/autor_char/prepare.py', 'data/shakespeare_char/prepare.py',
+    'data/ecadequeiuroz/prepare.py', 'data/shakespeare/prepare.py', 'data/openwebtext/prepare.py',
+]
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_help_fits_a_screen(prepared, script):
+    lines = prepared.run(script, '--help').splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80 and any('python ' in line for line in lines[:8])
+
+
+def test_help_on_one_setting(prepared):
+    assert prepared.run('train.py', '--help=dropout').startswith('  --dropout=0.0  0 unless the model sees its data')
+    everything = prepared.run('train.py', '--help=all')
+    assert everything.count('\n  --') == 41 and '--seed=1337  ' in everything
+    assert max(map(len, everything.splitlines())) <= 80
+    assert 'there is no setting dropot; did you mean dropout?' in prepared.run('train.py', '--help=dropot', fails=True)

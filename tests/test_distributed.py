@@ -3,13 +3,11 @@
 import re
 import socket
 import subprocess
-import sys
-import time
 
 import pytest
 from conftest import REPO, TINY, assert_same_run, load, newest, read_log
 
-import runtime
+from support import devices
 
 TORCHRUN = ['-m', 'torch.distributed.run']
 ARGS = [*TINY, '--max_iters=20', '--eval_interval=10', '--gradient_accumulation_steps=4', '--warmup_iters=2']
@@ -49,10 +47,9 @@ def test_two_nodes_equal_one(prepared, one, tmp_path):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    command = [sys.executable, *TORCHRUN, '--nnodes=2', '--nproc_per_node=1', '--master_addr=127.0.0.1',
-               f'--master_port={port}']
-    nodes = [subprocess.Popen([*command, f'--node_rank={rank}', 'train.py', *ARGS, f'--out_dir={tmp_path}/out'],
-                              cwd=prepared.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [*TORCHRUN, '--nnodes=2', '--nproc_per_node=1', '--master_addr=127.0.0.1', f'--master_port={port}']
+    nodes = [prepared.start(*command, f'--node_rank={rank}', 'train.py', *ARGS, f'--out_dir={tmp_path}/out',
+                            stderr=subprocess.STDOUT)
              for rank in (0, 1)]
     printed = [node.communicate(timeout=200)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], printed
@@ -77,17 +74,16 @@ def test_sharded_optimizer(prepared, one, tmp_path):
     assert_same_curve(one, tmp_path / 'back')
 
 
-def test_each_rank_holds_a_part(prepared):
-    """Sharded, no rank has state for every parameter, and together they have it once."""
-    code = '''
+HOLDS = '''
 import sys
-import time
 import torch
-import torch.distributed as dist
 from model import GPT, GPTConfig
-dist.init_process_group('gloo')
+from support import processes
+
+processes.start('auto', 'cpu')
 model = GPT(GPTConfig(8, 11, 2, 2, 16))
-optimizers = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), 'muon', 1e-3, ns_dtype='float32', is_sharded=True)
+muon = dict(lr=1e-3, momentum=0.95, ns_dtype='float32')
+optimizers = [processes.shard(opt) for opt in model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), 'cpu', muon)]
 model(*torch.zeros(2, 1, 8, dtype=torch.long))[1].backward()
 for opt in optimizers:
     opt.step()
@@ -95,17 +91,20 @@ held = [len(opt.optim.state) for opt in optimizers]
 n = [sum(len(group['params']) for group in opt.param_groups) for opt in optimizers]
 sys.stdout.write(f'holds {held[0]} {held[1]} of {n[0]} {n[1]}\\n')
 sys.stdout.flush()
-dist.destroy_process_group()
-time.sleep(0.1)
+processes.end()
 '''
-    (prepared / 'hold.py').write_text(code, encoding='utf-8')
+
+
+def test_each_rank_holds_a_part(prepared):
+    """Sharded, no rank has state for every parameter, and together they have it once."""
+    (prepared / 'hold.py').write_text(HOLDS, encoding='utf-8')
     printed = prepared.run(*TORCHRUN, '--standalone', '--nproc_per_node=2', 'hold.py')
     (a, b, n, m), (c, d, *_) = [map(int, found) for found in re.findall(r'holds (\d+) (\d+) of (\d+) (\d+)', printed)]
     assert a + c == n and b + d == m and 0 < a < n and 0 < b < m
 
 
 def test_compiled_ranks_equal_one(prepared, tmp_path):
-    if not runtime.pick_compile('true', 'cpu')[0]:
+    if not devices.pick_compile('true', 'cpu')[0]:
         pytest.skip('torch.compile does not work on this machine')
     args = [*ARGS, '--max_iters=4', '--n_layer=1', '--eval_iters=2']
     prepared.run('train.py', *args, f'--out_dir={tmp_path}/one')
@@ -115,42 +114,60 @@ def test_compiled_ranks_equal_one(prepared, tmp_path):
     assert not any(k.startswith(('module.', '_orig_mod.')) for k in load(tmp_path / 'two' / 'ckpt.pt')['model'])
 
 
-def run_that_fails(workspace, *args):
-    """(stderr, seconds) of a torchrun that must end, in failure, and leave no process behind."""
-    start = time.monotonic()
-    done = subprocess.run([sys.executable, *TORCHRUN, '--standalone', *args], cwd=workspace.path, timeout=120,
-                          capture_output=True, text=True)
-    assert done.returncode != 0
+def torchrun_that_fails(workspace, *args):
+    """What a torchrun says that must end, in failure, and leave no process behind."""
+    process = workspace.start(*TORCHRUN, '--standalone', *args)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
     left = subprocess.run(['pgrep', '-f', f'{args[-1]}'], capture_output=True, text=True).stdout.split()
     assert not left
-    return done.stderr, time.monotonic() - start
+    return errors
 
 
-@pytest.mark.parametrize('steps, tries', [(6, 'try 4 or 8'), (3, 'try 4')])
-def test_accumulation_that_the_ranks_cannot_share(prepared, tmp_path, steps, tries):
-    stderr, _ = run_that_fails(prepared, '--nproc_per_node=4', 'train.py', *ARGS,
-                               f'--gradient_accumulation_steps={steps}', f'--out_dir={tmp_path}/out')
-    said = [line for line in stderr.splitlines() if 'cannot be shared by 4 processes' in line]
-    assert len(said) == 1 and said[0].endswith(tries) and 'Traceback' not in stderr.split('cannot be shared')[0]
+def test_accumulation_that_the_ranks_cannot_share(prepared, tmp_path):
+    """It is said once. (More of the kind in test_settings.py.)"""
+    errors = torchrun_that_fails(prepared, '--nproc_per_node=2', 'train.py', *ARGS, '--gradient_accumulation_steps=3',
+                                 f'--out_dir={tmp_path}/out')
+    said = [line for line in errors.splitlines() if 'cannot be shared by 2 processes' in line]
+    assert len(said) == 1 and said[0].endswith('try 2 or 4') and 'Traceback' not in errors.split('cannot be shared')[0]
 
 
-@pytest.mark.parametrize('when', ['before', 'during'])
-def test_an_error_on_one_rank_ends_all(prepared, tmp_path, when):
+NO_DATA = '''
+import os
+if os.environ['RANK'] == '1':
+    dataset = 'nada'
+'''
+DIES = '''
+import os, threading, time
+
+
+def die():
+    while not os.path.exists('{path}'):
+        time.sleep(0.05)
+    os._exit(7)
+
+
+if os.environ['RANK'] == '1':
+    threading.Thread(target=die, daemon=True).start()
+'''
+
+
+@pytest.mark.parametrize('fault, says', [(NO_DATA, 'train.py: there is no'), (DIES, 'exitcode  : 7')],
+                         ids=['before', 'during'])
+def test_an_error_on_one_rank_ends_all(prepared, tmp_path, fault, says):
     """Rank 1 finds no data, or dies in mid-training: the run ends at once, not after a timeout, and says why."""
-    (tmp_path / 'fault.py').write_text({
-        'before': "import os\nif os.environ['RANK'] == '1':\n    dataset = 'nada'\n",
-        'during': "import os, threading\nif os.environ['RANK'] == '1':\n"
-                  "    threading.Timer(8, lambda: os._exit(7)).start()\n"}[when], encoding='utf-8')
-    stderr, _ = run_that_fails(prepared, '--nproc_per_node=2', 'train.py', *ARGS, tmp_path / 'fault.py',
-                               '--max_iters=1000000', f'--out_dir={tmp_path}/out')
-    assert ('train.py: there is no' if when == 'before' else 'exitcode  : 7') in stderr
+    fault = fault.replace('{path}', f'{tmp_path}/out/ckpt.pt')
+    (tmp_path / 'fault.py').write_text(fault, encoding='utf-8')
+    errors = torchrun_that_fails(prepared, '--nproc_per_node=2', 'train.py', *ARGS, tmp_path / 'fault.py',
+                                 '--max_iters=1000000', f'--out_dir={tmp_path}/out')
+    assert says in errors
 
 
 def test_one_rank_evaluates_as_many(prepared, one, tmp_path):
     """The whole of val.bin, in parts: as one process."""
     args = ['--init_from=resume', '--eval_only=True', '--eval_iters=0', '--batch_size=5', f'--out_dir={one}']
     alone = prepared.run('train.py', *ARGS, *args)
-    shared = torchrun(prepared, 4, *ARGS, *args)
+    shared = torchrun(prepared, 2, *ARGS, *args)
     found = [re.search(r'step \d+: val loss (\S+), (\S+) bits per character', text) for text in (alone, shared)]
     assert abs(float(found[0][1]) - float(found[1][1])) < 2e-4 and abs(float(found[0][2]) - float(found[1][2])) < 2e-4
 
@@ -164,10 +181,10 @@ def test_backends_that_will_not_do(prepared, args, says):
     assert says in prepared.run('train.py', *ARGS, *args, env={'RANK': '0', 'WORLD_SIZE': '1'}, fails=True)
 
 
-@pytest.mark.parametrize('readme', ['README.md', 'README.en.md'])
-def test_commands_in_readme_share_their_micro_batches(readme):
+@pytest.mark.parametrize('page', ['docs/processos.md', 'docs/processes.md'])
+def test_commands_in_docs_share_their_micro_batches(page):
     found = 0
-    for line in (REPO / readme).read_text(encoding='utf-8').splitlines():
+    for line in (REPO / page).read_text(encoding='utf-8').splitlines():
         if line.startswith('    torchrun'):
             settings = {'gradient_accumulation_steps': 40}
             exec((REPO / re.search(r'config/\w+\.py', line)[0]).read_text(encoding='utf-8'), settings)

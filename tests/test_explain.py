@@ -1,4 +1,4 @@
-"""explain.py: its numbers are the model's, its page is complete in itself, and a browser shows what it says."""
+"""tools/explain.py: its numbers are the model's, its page is complete in itself, and a browser shows what it says."""
 
 import base64
 import json
@@ -15,8 +15,9 @@ import torch
 from conftest import REPO
 from torch.nn import functional as F
 
-from checkpoint import save_checkpoint
 from model import GPT, GPTConfig
+from support.checkpoints import save_checkpoint
+from support.tokenizer import gpt2_tokens
 
 CHARS = '\n' + ''.join(map(chr, range(32, 127))) + 'ãáâçéêíóõúÁÉ«»—'
 LETTER = 'Meu caro amigo,\nrecebi ontem a tua carta de Lisboa'
@@ -44,12 +45,12 @@ def out_dir(tmp_path_factory):
 
 def explain(out_dir, *args):
     """Run the script in this process, where torch is imported already; returns its globals."""
-    argv, hook = sys.argv, sys.excepthook
-    sys.argv = ['explain.py', f'--out_dir={out_dir}', '--device=cpu', *args]
+    old = sys.argv, sys.path[:], sys.excepthook
+    sys.argv = ['tools/explain.py', f'--out_dir={out_dir}', '--device=cpu', *args]
     try:
-        return runpy.run_path(str(REPO / 'explain.py'))
+        return runpy.run_path(str(REPO / 'tools/explain.py'))
     finally:
-        sys.argv, sys.excepthook = argv, hook
+        sys.argv, sys.path[:], sys.excepthook = old
 
 
 def read_data(page):
@@ -130,8 +131,7 @@ def test_tokens_that_are_parts_of_characters(tmp_path, request, kind):
         pytest.importorskip('tiktoken')
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv('TIKTOKEN_CACHE_DIR', request.getfixturevalue('tiktoken_cache'))
-            import tokenizer
-            bpe = [token.decode('latin-1') for token in tokenizer.gpt2_tokens({})]
+            bpe = [token.decode('latin-1') for token in gpt2_tokens({})]
         record, vocab_size = {'kind': 'gpt2', 'bpe': bpe}, 50304
     else:
         tokenizers = pytest.importorskip('tokenizers')
@@ -158,12 +158,12 @@ def test_tokens_that_are_parts_of_characters(tmp_path, request, kind):
 def test_as_a_user_runs_it(prepared, out_dir):
     """The page lies in out_dir, and is the same again."""
     args = ['--start=Ora', '--max_new_tokens=20', '--seed=3']
-    printed = prepared.run('explain.py', f'--out_dir={out_dir}', '--device=cpu', *args)
+    printed = prepared.run('tools/explain.py', f'--out_dir={out_dir}', '--device=cpu', *args)
     page = (out_dir / 'explain.html').read_bytes()
     assert printed == f'wrote {out_dir}/explain.html: 23 tokens, 0.0 MB\n'
     explain(out_dir, *args, f'--to={out_dir}/again.html')
     assert (out_dir / 'again.html').read_bytes() == page
-    said = prepared.run('explain.py', f'--out_dir={out_dir}', '--start=Olá 漢', fails=True)
+    said = prepared.run('tools/explain.py', f'--out_dir={out_dir}', '--start=Olá 漢', fails=True)
     assert "'漢' (U+6F22)" in said and (out_dir / 'explain.html').read_bytes() == page
 
 
@@ -172,9 +172,9 @@ def test_as_a_user_runs_it(prepared, out_dir):
     ([f'--start={"carta " * 20}'], 'the prompt has 120 tokens, and the model sees block_size = 96 at once; shorten it'),
     (['--start='], 'the prompt is empty'),
     (['--start=FILE:nada.txt'], 'nada.txt cannot be read: No such file'),
-    (['--top=0'], 'top = 0 will not do; it must be at least 1'),
-    (['--top=1000'], f'top = 1000 will not do; the model knows {len(CHARS)} tokens'),
-    (['--max_new_tokens=-1'], 'max_new_tokens = -1 will not do'),
+    (['--top=0'], 'top = 0 is invalid: it must be at least 1'),
+    (['--top=1000'], f'top = 1000 is invalid: the model knows {len(CHARS)} tokens'),
+    (['--max_new_tokens=-1'], 'max_new_tokens = -1 is invalid'),
     (['--start=A', '--to=nada/nada/page.html'], 'nada/nada/page.html could not be written'),
 ])
 def test_bad_input(out_dir, tmp_path, monkeypatch, args, says):

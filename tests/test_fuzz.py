@@ -10,7 +10,7 @@ from conftest import REPO
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import tokenizer
+from support import dataset, tokenizer
 
 settings.register_profile('here', deadline=None, max_examples=200, derandomize=True,
                           suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -79,14 +79,14 @@ def test_tokens_of_any_bytes(tmp_path, content):
     """As a .bin they are refused, or their every token is known."""
     (tmp_path / 'train.bin').write_bytes(content)
     try:
-        n = tokenizer.count_tokens(str(tmp_path), 'train', 4)
+        n = dataset.count_tokens(str(tmp_path), 'train', 4)
     except SystemExit as e:
         assert 'odd number of bytes' in str(e) or 'needs at least 5' in str(e)
     else:
         assert n == len(content) // 2 > 4
         ids = np.frombuffer(content, dtype='<u2')
         if ids.max() < 300:
-            tokenizer.check_ids(ids, 300, 'here')
+            dataset.check_ids(ids, 300, 'here')
         else:
             with pytest.raises(SystemExit, match=f'has the token {ids.max()}, beyond the 300'):
-                tokenizer.check_ids(ids, 300, 'here')
+                dataset.check_ids(ids, 300, 'here')

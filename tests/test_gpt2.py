@@ -1,21 +1,18 @@
-"""GPT-2 in and out: weights from Hugging Face and back, tokenizers that come along, finetuning, without a network."""
+"""GPT-2s of others: weights from Hugging Face, tokenizers that come along, finetuning, without a network."""
 
 import http.server
 import json
-import re
 import shutil
 import threading
 
 import pytest
 import torch
-from conftest import ECA, TINY, load
+from conftest import ECA, load
+from test_export import PORTUGUESE, assert_same_logits, export
 
-import tokenizer
-from checkpoint import load_checkpoint
 from model import GPT
 
 transformers = pytest.importorskip('transformers')
-PORTUGUESE = 'Não há pressa, José: o coração da avó «às vezes» dói…\n\n\tPõe-te à janela — são 7h30!  Até já.\r\n 😀'
 
 
 def save_gpt2(folder, **config):
@@ -37,12 +34,6 @@ def save_bpe(folder, text, vocab_size=600):
     hf = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token='<|fim|>')
     hf.save_pretrained(folder)
     return hf
-
-
-@torch.no_grad()
-def assert_same_logits(ours, hf, vocab_size):
-    idx = torch.randint(vocab_size, (3, ours.config.block_size))
-    torch.testing.assert_close(ours.eval()(idx, idx)[0][..., :vocab_size], hf.eval()(idx).logits, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize('n_layer, n_head, n_embd, n_positions, vocab_size', [
@@ -74,63 +65,6 @@ def test_what_is_not_gpt2(prepared, tmp_path, config, says):
         save_gpt2(folder, n_layer=1, n_head=1, n_embd=8, n_positions=8, vocab_size=9, **config)
     said = prepared.run('sample.py', f'--init_from={folder}', fails=True)
     assert said.startswith(f'sample.py: init_from = {folder} cannot be loaded') and says in said
-
-
-def export(workspace, out_dir, to):
-    """(our model, transformers' model, its tokenizer) of a checkpoint and of what export.py makes of it."""
-    assert f'wrote {to}' in workspace.run('export.py', f'--out_dir={out_dir}', f'--to={to}/',
-                                          env={'TIKTOKEN_CACHE_DIR': str(workspace / 'none')})
-    hf, hf_tokenizer = (kind.from_pretrained(to) for kind in (transformers.AutoModelForCausalLM,
-                                                              transformers.AutoTokenizer))
-    assert (to / 'model.safetensors').exists() and not list(to.parent.glob('*.tmp'))
-    return load_checkpoint(str(out_dir / 'ckpt.pt'))[0], hf, hf_tokenizer
-
-
-@pytest.mark.parametrize('bias', [False, True])
-def test_characters_out(prepared, tmp_path, bias):
-    """A character model in transformers: the same logits, a fast tokenizer, a pipeline that writes."""
-    prepared.run('train.py', *TINY, '--max_iters=3', f'--bias={bias}', f'--out_dir={tmp_path}/out')
-    ours, hf, hf_tokenizer = export(prepared, tmp_path / 'out', tmp_path / 'hf')
-    assert_same_logits(ours, hf, ours.config.vocab_size)
-    text = (prepared / ECA / 'amostra.txt').read_text(encoding='utf-8')[:5000]
-    encode, decode = tokenizer.get_codec(load(tmp_path / 'out' / 'ckpt.pt')['tokenizer'])
-    assert hf_tokenizer.is_fast and hf_tokenizer(text).input_ids == encode(text)
-    assert hf_tokenizer.decode(encode(text)) == text == decode(encode(text))
-    written = transformers.pipeline('text-generation', str(tmp_path / 'hf'))('Meu caro', do_sample=True)
-    assert len(written[0]['generated_text']) == 32   # the window is full
-    refused = prepared.run('sample.py', f'--init_from={tmp_path}/hf', '--start=漢', fails=True)
-    assert "the model's tokenizer cannot read the prompt" in refused
-    again = prepared.run('export.py', f'--out_dir={tmp_path}/out', f'--to={tmp_path}/hf', fails=True)
-    assert f'to = {tmp_path}/hf is there already' in again
-
-
-def test_gpt2_tokens_out(prepared, tmp_path, tiktoken_cache, monkeypatch):
-    """A model over GPT-2's own tokens: prepared, trained, exported; the padding of the vocabulary stays behind."""
-    env = {'TIKTOKEN_CACHE_DIR': tiktoken_cache}
-    prepared.run('data/shakespeare/prepare.py', prepared / ECA / 'amostra.txt', env=env)
-    prepared.run('train.py', *TINY, '--dataset=shakespeare', '--n_layer=1', '--n_embd=8', '--max_iters=2',
-                 f'--out_dir={tmp_path}/out')   # needs no tokenizer
-    offline = prepared.run('sample.py', f'--out_dir={tmp_path}/out', fails=True)
-    assert "GPT-2's vocabulary could not be fetched" in offline and 'TIKTOKEN_CACHE_DIR' in offline
-    assert '---' in prepared.run('sample.py', f'--out_dir={tmp_path}/out', '--max_new_tokens=5', env=env)
-    line = prepared.run('train.py', *TINY, '--dataset=shakespeare', '--n_layer=1', '--n_embd=8', '--init_from=resume',
-                        '--eval_only=True', '--eval_iters=0', f'--out_dir={tmp_path}/out')
-    assert 'the tokenizer is not on this machine: no text, no bits per character' in line and ': val loss' in line
-    assert 'it writes' not in line and not re.search(r'\d bits per character', line)
-    checkpoint = load(tmp_path / 'out' / 'ckpt.pt')
-    with monkeypatch.context() as m:
-        m.setenv('TIKTOKEN_CACHE_DIR', tiktoken_cache)
-        bpe = [token.decode('latin-1') for token in tokenizer.gpt2_tokens({})]
-        checkpoint['tokenizer'] = {'kind': 'gpt2', 'bpe': bpe}   # as a finetuned model has it: whole
-        encode, _ = tokenizer.get_codec({'kind': 'gpt2'})
-        ids = encode(PORTUGUESE)
-    torch.save(checkpoint, tmp_path / 'out' / 'ckpt.pt')
-    assert '---' in prepared.run('sample.py', f'--out_dir={tmp_path}/out', '--max_new_tokens=5')   # no vocabulary here
-    ours, hf, hf_tokenizer = export(prepared, tmp_path / 'out', tmp_path / 'hf')
-    assert hf.config.vocab_size == len(hf_tokenizer) == 50257 and ours.config.vocab_size == 50304
-    assert_same_logits(ours, hf, 50257)
-    assert hf_tokenizer(PORTUGUESE).input_ids == ids and hf_tokenizer.decode(ids) == PORTUGUESE
-    assert hf_tokenizer.eos_token_id == hf.config.eos_token_id == 50256
 
 
 def test_finetune_somebodys_model(bare, tmp_path):
@@ -211,14 +145,14 @@ def test_from_the_hub(bare, tmp_path, tiktoken_cache):
         env = {'HF_ENDPOINT': f'http://127.0.0.1:{server.server_port}', 'no_proxy': '127.0.0.1',
                'TIKTOKEN_CACHE_DIR': tiktoken_cache}
         args = ['--num_samples=2', '--max_new_tokens=8', '--start=Meu caro']
-        assert bare.run('sample.py', '--init_from=gpt2', *args, env=env).count('Meu caro') == 2
-        assert bare.run('sample.py', '--init_from=alguem/gpt2-pt', *args, env=env).count('Meu caro') == 2
+        for name in ('gpt2', 'alguem/gpt2-pt'):
+            assert bare.run('sample.py', f'--init_from={name}', *args, env=env, real=True).count('Meu caro') == 2
         bare.run('data/shakespeare/prepare.py', f'{ECA}/amostra.txt', env=env)
         train = ['train.py', 'config/eval_gpt2.py', '--dataset=shakespeare', '--eval_iters=2', '--batch_size=1',
                  '--block_size=48', '--device=cpu', '--dtype=float32']
-        assert 'step 0: train loss' in bare.run(*train, env=env)
+        assert 'step 0: train loss' in bare.run(*train, env=env, real=True)
         bare.run(*train, '--eval_only=False', '--max_iters=1', '--gradient_accumulation_steps=1',
-                 f'--out_dir={tmp_path}/out', env=env)
+                 f'--out_dir={tmp_path}/out', env=env, real=True)
         server.shutdown()
     checkpoint = load(tmp_path / 'out' / 'ckpt.pt')
     assert checkpoint['model_args']['vocab_size'] == hf.config.vocab_size and checkpoint['model_args']['bias']

@@ -1,13 +1,15 @@
 """The model: GPT-2's logits, a cache that changes nothing, optimizers that miss no parameter."""
 
 import math
-from types import SimpleNamespace
+import shutil
 
 import pytest
 import torch
+from conftest import REPO, Workspace
 
-import runtime
-from model import GPT, Dropout, GPTConfig, Muon, PackedLinear, attention_with_dropout, orthogonalize, pick_token
+from model import GPT, Dropout, GPTConfig, attention_in_blocks, pick_token
+from muon import Muon
+from support import devices
 
 
 def make_model(seed=0, **overrides):
@@ -43,42 +45,27 @@ def test_cached_equals_recomputed(B, T, keep):
     assert torch.equal(cached, recompute(model, idx, 45, keep or 8))
 
 
-needs_fbgemm = pytest.mark.skipif(not PackedLinear.is_available(), reason='no FBGEMM here')
-
-
-@pytest.mark.parametrize('packed', [False, pytest.param(True, marks=needs_fbgemm)])
-def test_compiled_equals_plain(packed):
-    """With torch.compile, whose graphs write into the cache, generation gives the same tokens, refills included."""
-    if not runtime.pick_compile('true', 'cpu')[0]:
+def start_compiler():
+    """Skip a test where torch.compile does not work; elsewhere forget what other tests have compiled."""
+    if not devices.pick_compile('true', 'cpu')[0]:
         pytest.skip('torch.compile does not work on this machine')
-    model, idx = make_model(), torch.randint(37, (2, 4))
-    if packed:
-        model.pack_weights()
+    torch._dynamo.reset()
+
+
+def test_compiled_equals_plain():
+    """With torch.compile, whose graphs write into the cache, generation gives the same tokens, refills included."""
+    start_compiler()
+    model = make_model(n_layer=2)
+    idx = torch.randint(37, (2, 4))
     plain = model.generate(idx, 40, temperature=0)
     model.forward = torch.compile(model.forward)
     assert torch.equal(model.generate(idx, 40, temperature=0), plain)
 
 
-@needs_fbgemm
-@pytest.mark.parametrize('bias', [True, False])
-def test_packed_weights_are_float16_in_float32_arithmetic(bias):
-    """pack_weights changes logits just as rounding the weights does, and cached still equals recomputed."""
-    packed, rounded = make_model(bias=bias), make_model(bias=bias)
-    packed.pack_weights()
-    assert not any(isinstance(m, torch.nn.Linear) for m in packed.modules())
-    for module in rounded.modules():
-        if isinstance(module, torch.nn.Linear):   # the tied embedding stays as it was
-            module.weight = torch.nn.Parameter(module.weight.half().float())
-    rounded.transformer.wte.weight = packed.transformer.wte.weight
-    idx = torch.randint(37, (2, 16))
-    with torch.no_grad():
-        torch.testing.assert_close(packed(idx)[0], rounded(idx)[0], rtol=1e-4, atol=1e-4)
-    assert torch.equal(packed.generate(idx[:, :5], 30, temperature=0), recompute(packed, idx[:, :5], 30, 8))
-
-
 def test_the_cache_is_allocated_once(monkeypatch):
     """However long the text and however often the window is refilled."""
-    model, made = make_model(), []
+    model = make_model()
+    made = []
     monkeypatch.setattr(model, 'new_cache', lambda B: made.append(B) or GPT.new_cache(model, B))
     model.generate(torch.zeros(1, 3, dtype=torch.long), 60, num_samples=4)
     assert made == [4]
@@ -88,7 +75,8 @@ def test_the_cache_is_allocated_once(monkeypatch):
 def test_dropout(p):
     """On CPU: the rate, the scaling, a fresh mask each call, the same mask in backward."""
     torch.manual_seed(0)
-    dropout, rate = Dropout(p), round(p * 256) / 256
+    dropout = Dropout(p)
+    rate = round(p * 256) / 256
     x = torch.ones(501, 333, requires_grad=True)   # a size that is no multiple of 8
     y = dropout(x)
     assert set(y.unique().tolist()) == {0.0, torch.tensor(1 / (1 - rate)).item()}
@@ -115,8 +103,7 @@ def test_extreme_dropout():
 
 def test_compiled_dropout():
     """Under torch.compile, too: the rate, a fresh mask each call, the same mask in backward."""
-    if not runtime.pick_compile('true', 'cpu')[0]:
-        pytest.skip('torch.compile does not work on this machine')
+    start_compiler()
     dropout = Dropout(0.25)
     compiled = torch.compile(lambda x: dropout(x) * 1.0)
     x = torch.ones(100, 1000, requires_grad=True)
@@ -126,12 +113,12 @@ def test_compiled_dropout():
 
 
 @pytest.mark.parametrize('T', [1, 100, 128, 129, 300])
-def test_attention_with_dropout_computes_attention(T):
+def test_attention_in_blocks_computes_attention(T):
     """Without dropout, output and gradients are those of scaled_dot_product_attention."""
     torch.manual_seed(0)
     q, k, v, g = torch.randn(4, 2, 3, T, 8)
     results = []
-    for attend in (lambda q, k, v: attention_with_dropout(q, k, v, Dropout(0.0)),
+    for attend in (lambda q, k, v: attention_in_blocks(q, k, v, Dropout(0.0)),
                    lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)):
         inputs = [h.clone().requires_grad_() for h in (q, k, v)]
         y = attend(*inputs)
@@ -140,14 +127,14 @@ def test_attention_with_dropout_computes_attention(T):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_attention_with_dropout_drops_weights():
+def test_attention_in_blocks_drops_weights():
     """With the identity as values the output is the weights: some dropped, the rest scaled up; backward agrees."""
     torch.manual_seed(0)
     T = 200
     q, k = torch.randn(2, 2, 3, T, T)
     v = torch.eye(T).expand(2, 3, T, T).clone().requires_grad_()
-    weights = attention_with_dropout(q, k, v, Dropout(0.0)).detach()
-    y = attention_with_dropout(q, k, v, Dropout(0.25))
+    weights = attention_in_blocks(q, k, v, Dropout(0.0)).detach()
+    y = attention_in_blocks(q, k, v, Dropout(0.25))
     seen = torch.ones(T, T).tril().bool().expand_as(y)
     assert (y[~seen] == 0).all()
     dropped = (y[seen] == 0).float().mean()
@@ -157,28 +144,29 @@ def test_attention_with_dropout_drops_weights():
     torch.testing.assert_close(torch.autograd.grad(y, v, g)[0], y.detach().mT @ g)   # the same weights in backward
 
 
-def test_attention_with_dropout_gradients():
+def test_attention_in_blocks_gradients():
     """Against finite differences, with the same mask each time."""
     def attend(q, k, v):
         torch.manual_seed(0)
-        return attention_with_dropout(q, k, v, Dropout(0.3), rows=4)
+        return attention_in_blocks(q, k, v, Dropout(0.3), rows=4)
     inputs = [torch.randn(1, 2, 10, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     assert torch.autograd.gradcheck(attend, inputs)
 
 
-def test_attention_with_dropout_in_bfloat16():
+def test_attention_in_blocks_in_bfloat16():
     """Under autocast, to bfloat16's 8 bits."""
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 3, 50, 16)
     exact = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     with torch.autocast('cpu', torch.bfloat16):
-        y = attention_with_dropout(q.bfloat16(), k.bfloat16(), v.bfloat16(), Dropout(0.0))
+        y = attention_in_blocks(q.bfloat16(), k.bfloat16(), v.bfloat16(), Dropout(0.0))
     torch.testing.assert_close(y.float(), exact, rtol=0.03, atol=0.03)
 
 
 def test_attention_is_dropped_in_the_model():
     """Attention alone: with every other dropout off, training losses still differ."""
-    model, idx = make_model(dropout=0.2).train(), torch.randint(37, (2, 16))
+    model = make_model(dropout=0.2).train()
+    idx = torch.randint(37, (2, 16))
     for name, module in model.named_modules():
         if isinstance(module, Dropout) and not name.endswith('attn_dropout'):
             module.p = 0.0
@@ -187,7 +175,8 @@ def test_attention_is_dropped_in_the_model():
 
 
 def test_dropout_works_in_the_whole_model():
-    model, idx = make_model(dropout=0.2), torch.randint(37, (2, 16))
+    model = make_model(dropout=0.2)
+    idx = torch.randint(37, (2, 16))
     plain = make_model()(idx, idx)[1]
     assert torch.equal(model(idx, idx)[1], plain)   # eval
     model.train()
@@ -224,7 +213,8 @@ def test_only_the_loss_has_a_gradient():
 
 def test_compiled_decoding_is_one_graph():
     """fullgraph=True raises where torch.compile would break it, as at a symbolic position it once did."""
-    model, idx = make_model(), torch.randint(37, (1, 3))
+    model = make_model()
+    idx = torch.randint(37, (1, 3))
     plain = model.generate(idx, 10, temperature=0, num_samples=2)
     model.forward = torch.compile(model.forward, backend='eager', fullgraph=True)
     assert torch.equal(model.generate(idx, 10, temperature=0, num_samples=2), plain)
@@ -232,7 +222,8 @@ def test_compiled_decoding_is_one_graph():
 
 def test_samples_of_one_prompt():
     """Reading the prompt once for all samples gives what reading it for each would."""
-    model, idx = make_model(), torch.randint(37, (1, 4))
+    model = make_model()
+    idx = torch.randint(37, (1, 4))
     torch.manual_seed(1)
     together = model.generate(idx, 30, temperature=1.0, top_k=5, num_samples=6)
     torch.manual_seed(1)
@@ -246,7 +237,8 @@ def test_a_window_of_one_token():
 
 
 def test_generate_refuses_what_it_cannot_do():
-    model, idx = make_model(), torch.zeros(1, 3, dtype=torch.long)
+    model = make_model()
+    idx = torch.zeros(1, 3, dtype=torch.long)
     for bad in (dict(temperature=-1), dict(top_k=-1), dict(keep=17), dict(keep=-1)):
         with pytest.raises(ValueError):
             model.generate(idx, 5, **bad)
@@ -273,7 +265,8 @@ def test_pick_token_draws_as_multinomial(monkeypatch):
     expected = torch.multinomial(logits.softmax(dim=-1), num_samples=1).squeeze(1)
     torch.manual_seed(0)
     assert torch.equal(pick_token(logits, 1.0), expected)
-    p, order = logits.topk(50)[0].softmax(dim=-1), logits.topk(50)[1]
+    largest, order = logits.topk(50)
+    p = largest.softmax(dim=-1)
     p[p.cumsum(dim=-1) - p >= 0.9] = 0
     p = torch.cat([p, torch.zeros(1000, 250)], dim=-1)
     torch.manual_seed(0)
@@ -288,21 +281,45 @@ def test_pick_token_draws_as_multinomial(monkeypatch):
     assert torch.equal(pick_token(logits, 1.0, top_p=0.9999), logits.argmax(dim=-1))
 
 
-def test_pieces_of_a_batch():
-    """On CPU what fits in its caches; on MPS sums short enough for M1 and M2; on CUDA the whole batch."""
-    sizes = {}
-    for kind in ('cpu', 'mps', 'cuda'):
-        head = SimpleNamespace(weight=SimpleNamespace(device=torch.device(kind)))
-        model = SimpleNamespace(config=GPTConfig(block_size=256), lm_head=head)
-        sizes[kind] = GPT.pick_piece_size(model, 128)
-    assert sizes == {'cpu': 8, 'mps': 64, 'cuda': 128}
+def test_stream_and_generate_agree():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(8, 37, 1, 2, 16)).eval()
+    idx = torch.randint(37, (1, 3))
+    settings = dict(temperature=0.9, top_k=9, num_samples=4, top_p=0.8)
+    torch.manual_seed(1)
+    whole = model.generate(idx, 20, **settings)
+    torch.manual_seed(1)
+    steps = list(model.stream(idx, 20, **settings))
+    assert whole.shape == (4, 23) and torch.equal(whole[:, 3:], torch.stack(steps, dim=1))
+    torch.manual_seed(1)
+    first = next(iter(model.stream(idx, 20, **settings)))   # who stops early has the same beginning
+    assert torch.equal(first, steps[0])
+    assert torch.equal(model.generate(idx, 0, num_samples=4), idx.expand(4, -1))
+
+
+def test_top_p_draws_from_the_nucleus():
+    p = torch.tensor([0.1, 0.4, 0.2, 0.3])
+    logits = p.log().repeat(20000, 1)
+    torch.manual_seed(0)
+    for top_p, nucleus in ((0.3, [1]), (0.39, [1]), (0.41, [1, 3]), (0.75, [1, 2, 3]), (1, [0, 1, 2, 3])):
+        drawn = pick_token(logits, 1.0, None, top_p)
+        assert sorted(drawn.unique().tolist()) == nucleus
+        share = torch.bincount(drawn, minlength=4) / len(drawn)   # as likely, beside each other, as before
+        torch.testing.assert_close(share[nucleus], p[nucleus] / p[nucleus].sum(), rtol=0, atol=0.02)
+    assert sorted(pick_token(logits, 1.0, 3, 0.7).unique().tolist()) == [1, 3]   # of what top_k has left
+    for temperature in (1e-40, 1e-50):   # nearly greedy, and no number overflows
+        assert pick_token(logits, temperature, None, 0.9).unique().tolist() == [1]
+    with pytest.raises(ValueError):
+        GPT(GPTConfig(8, 37, 1, 2, 16)).generate(torch.zeros(1, 1, dtype=torch.long), 1, top_p=0.0)
 
 
 def test_no_token_sees_the_future():
-    model, idx = make_model(), torch.randint(37, (2, 12))
+    model = make_model()
+    idx = torch.randint(37, (2, 12))
     changed = idx.clone()
     changed[:, 8:] = (changed[:, 8:] + 1) % 37
-    logits, changed_logits = model(idx, idx)[0], model(changed, idx)[0]
+    logits = model(idx, idx)[0]
+    changed_logits = model(changed, idx)[0]
     torch.testing.assert_close(logits[:, :8], changed_logits[:, :8])
     assert not torch.allclose(logits[:, 8:], changed_logits[:, 8:])
 
@@ -335,20 +352,23 @@ def test_init_positions(n_embd):
     model.init_positions(amplitude=0.1)
     wpe = model.transformer.wpe.weight.detach()
     torch.testing.assert_close(wpe.norm(dim=1), torch.full((16,), 0.1 * math.sqrt(n_embd / 2)))
-    near, far = (wpe[1:] * wpe[:-1]).sum(1), (wpe[8:] * wpe[:-8]).sum(1)
+    near = (wpe[1:] * wpe[:-1]).sum(1)
+    far = (wpe[8:] * wpe[:-8]).sum(1)
     assert near.min() > far.max()
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if 'wpe' not in name)
 
 
 def test_targets_of_minus_one_do_not_count():
-    model, idx = make_model(), torch.randint(37, (2, 12))
+    model = make_model()
+    idx = torch.randint(37, (2, 12))
     targets = idx.clone()
     targets[:, 6:] = -1
     torch.testing.assert_close(model(idx, targets)[1], model(idx[:, :6], idx[:, :6])[1])
 
 
 def test_crop_block_size():
-    model, idx = make_model(), torch.randint(37, (2, 8))
+    model = make_model()
+    idx = torch.randint(37, (2, 8))
     before = model(idx, idx)[0]
     model.crop_block_size(8)
     torch.testing.assert_close(model(idx, idx)[0], before)
@@ -358,7 +378,7 @@ def test_crop_block_size():
 
 
 def test_shapes_that_cannot_be():
-    for bad, says in ((dict(n_embd=33), 'try n_embd = 32'), (dict(block_size=0), 'block_size is 0'),
+    for bad, says in ((dict(n_embd=33), 'try n_embd = 32'), (dict(block_size=0), 'block_size = 0 is invalid'),
                       (dict(dropout=1), 'dropout')):
         with pytest.raises(ValueError, match=says):
             make_model(**bad)
@@ -371,7 +391,10 @@ def test_shapes_that_cannot_be():
 @pytest.mark.parametrize('bias', [True, False])
 def test_every_parameter_has_exactly_one_optimizer(optimizer, bias):
     model = make_model(bias=bias)
-    optimizers = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), optimizer, muon_lr=2e-3, ns_dtype='float32')
+    muon = None
+    if optimizer == 'muon':
+        muon = dict(lr=2e-3, momentum=0.95, ns_dtype='float32')
+    optimizers = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), muon=muon)
     seen = [p for opt in optimizers for group in opt.param_groups for p in group['params']]
     assert len(seen) == len(set(seen)) and set(seen) == set(model.parameters())
     for opt in optimizers:
@@ -380,77 +403,50 @@ def test_every_parameter_has_exactly_one_optimizer(optimizer, bias):
                 assert (group['weight_decay'] == 0) == (p.dim() < 2)   # biases and norms are not decayed
             assert group['lr_scale'] == (2 if isinstance(opt, Muon) else 1)
     names = {p: name for name, p in model.named_parameters()}
-    muon = sorted(names[p] for opt in optimizers if isinstance(opt, Muon) for p in opt.param_groups[0]['params'])
+    in_muon = sorted(names[p] for opt in optimizers if isinstance(opt, Muon) for p in opt.param_groups[0]['params'])
     matrices = sorted(f'transformer.h.{i}.{m}.weight' for i in range(3)
                       for m in ('attn.c_attn', 'attn.c_proj', 'mlp.c_fc', 'mlp.c_proj'))
-    assert muon == (matrices if optimizer == 'muon' else [])
+    assert in_muon == (matrices if optimizer == 'muon' else [])
 
 
-@pytest.mark.parametrize('shape', [(24, 24), (16, 48), (48, 16)])
-def test_muon_steps_as_torchs_does(shape):
-    """Our stacked Muon against torch.optim.Muon, one matrix at a time, over several steps."""
-    torch.manual_seed(0)
-    ours = [torch.nn.Parameter(torch.randn(shape)) for _ in range(3)]
-    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
-    muon = Muon(ours, lr=0.02, weight_decay=0.1)
-    reference = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn='match_rms_adamw')
-    for _ in range(4):
-        for p, q in zip(ours, theirs):
-            p.grad = torch.randn(shape)
-            q.grad = p.grad.clone()
-        muon.step()
-        reference.step()
-    for p, q in zip(ours, theirs):
-        # bfloat16 has 8 bits: products summed in another order differ in the last of them
-        torch.testing.assert_close(p, q, rtol=0, atol=0.02 * 0.2 * math.sqrt(max(shape)) * 2e-2)
+def test_configure_optimizers_takes_nanogpts_call():
+    """Its fourth argument, the type of the device, by place or by name; the optimizer is the same without it."""
+    settings = dict(weight_decay=0.1, learning_rate=1e-3, betas=(0.9, 0.95))
+    trained = []
+    for args, kwargs in ((settings.values(), {}), ([*settings.values(), 'cpu'], {}),
+                         ([], dict(settings, device_type='cpu'))):
+        model = make_model()
+        (opt,) = model.configure_optimizers(*args, **kwargs)
+        assert type(opt) is torch.optim.AdamW and opt.defaults['lr'] == 1e-3 and opt.defaults['betas'] == (0.9, 0.95)
+        assert [group['weight_decay'] for group in opt.param_groups] == [0.1, 0.0]
+        idx = torch.arange(16)[None]
+        model(idx, idx)[1].backward()
+        opt.step()
+        trained.append(torch.nn.utils.parameters_to_vector(model.parameters()))
+    assert torch.equal(trained[0], trained[1]) and torch.equal(trained[0], trained[2])
 
 
-@pytest.mark.parametrize('rows, columns', [(16, 16), (16, 31), (16, 32), (32, 16), (16, 64), (64, 16)])
-@pytest.mark.parametrize('kind', ['full', 'low rank', 'steep', 'zero'])
-def test_orthogonalize_is_newton_schulz(rows, columns, kind):
-    """Both ways of computing it, for wide, tall and square matrices, against the plain iteration in float64."""
-    torch.manual_seed(0)
-    G = torch.randn(3, rows, columns)
-    if kind == 'low rank':
-        G = torch.randn(3, rows, 2) @ torch.randn(3, 2, columns) + 1e-4 * G
-    if kind == 'steep':
-        U, S, Vh = torch.linalg.svd(G, full_matrices=False)
-        G = U * torch.logspace(0, -8, S.size(1)) @ Vh
-    if kind == 'zero':
-        G = torch.zeros_like(G)
-    X = G.double() / G.double().norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    for _ in range(5):
-        A = X @ X.mT
-        X = 3.4445 * X + (-4.7750 * A + 2.0315 * A @ A) @ X
-    torch.testing.assert_close(orthogonalize(G), X.float(), rtol=0, atol=1e-3)   # entries are about 0.2
+# -----------------------------------------------------------------------------
+# the file
+
+ALONE = '''
+import sys
+import torch
+from model import GPT, GPTConfig
+model = GPT(GPTConfig(block_size=8, vocab_size=11, n_layer=1, n_head=2, n_embd=16, dropout=0.1))
+muon = dict(lr=1e-3, momentum=0.9, ns_dtype='float32')
+optimizers = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), muon=muon)
+idx = torch.randint(11, (2, 8))
+_, loss = model(idx, idx)
+loss.backward()
+for opt in optimizers:
+    opt.step()
+print(list(model.eval().generate(idx[:1], 20).shape), len(optimizers), 'support' in sys.modules)
+'''
 
 
-def test_orthogonalize():
-    """Singular values are pushed near 1, singular vectors are kept."""
-    torch.manual_seed(0)
-    G = torch.randn(4, 20, 50)
-    S = torch.linalg.svdvals(orthogonalize(G))
-    assert 0.6 < S.min() and S.max() < 1.3
-    U, _, Vh = torch.linalg.svd(G, full_matrices=False)
-    product = U.mT @ orthogonalize(G) @ Vh.mT
-    assert (product - torch.diag_embed(product.diagonal(dim1=1, dim2=2))).abs().max() < 1e-3
-
-
-def test_compiled_muon_steps_as_plain():
-    """train.py compiles Muon's orthogonalization, a graph for each shape."""
-    if not runtime.pick_compile('true', 'cpu')[0]:
-        pytest.skip('torch.compile does not work on this machine')
-    torch.manual_seed(0)
-    plain = [torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 24), (16, 48), (48, 16), (48, 16))]
-    compiled = [torch.nn.Parameter(p.detach().clone()) for p in plain]
-    for params in (plain, compiled):
-        torch.manual_seed(1)
-        muon = Muon(params, lr=0.02, ns_dtype='float32')
-        if params is compiled:
-            muon.orthogonalize = torch.compile(muon.orthogonalize, dynamic=False)
-        for _ in range(3):
-            for p in params:
-                p.grad = torch.randn_like(p)
-            muon.step()
-    for p, q in zip(plain, compiled):
-        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-4)
+def test_model_and_muon_work_without_the_rest(tmp_path):
+    """Copied into an empty folder, they are a GPT that trains and writes."""
+    for name in ('model.py', 'muon.py'):
+        shutil.copy(REPO / name, tmp_path)
+    assert Workspace(tmp_path).run('-c', ALONE, real=True) == '[1, 28] 2 False\n'

@@ -1,13 +1,12 @@
-"""plot.py: the curves are the log's, pictures are written whole or not at all, bad input is one line."""
+"""tools/plot.py: the curves are the log's, pictures are written whole or not at all, bad input is one line."""
 
 import os
 import runpy
-import shutil
 import sys
 import warnings
 
 import pytest
-from conftest import REPO, Workspace
+from conftest import REPO
 
 matplotlib = pytest.importorskip('matplotlib.image') and sys.modules['matplotlib']
 
@@ -31,6 +30,13 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def repository(bare, monkeypatch):
+    """A copy of the repository, and we are in it, as a user is."""
+    monkeypatch.chdir(bare.path)
+    return bare
+
+
 def write(folder, text=LOG):
     """The folder, now with this log.csv in it."""
     os.makedirs(folder, exist_ok=True)
@@ -41,14 +47,14 @@ def write(folder, text=LOG):
 
 def draw(*args):
     """The variables that plot.py ends with. In this process, since matplotlib takes its time to load."""
-    old = sys.argv
-    sys.argv = ['plot.py', *args]
+    old = sys.argv, sys.path[:], sys.excepthook
+    sys.argv = ['tools/plot.py', *args]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('error')
-            return runpy.run_path(str(REPO / 'plot.py'), run_name='__main__')
+            return runpy.run_path(str(REPO / 'tools/plot.py'), run_name='__main__')
     finally:
-        sys.argv = old
+        sys.argv, sys.path[:], sys.excepthook = old
 
 
 def points(ax):
@@ -64,11 +70,11 @@ def pixels(path):
     return matplotlib.image.imread(path)
 
 
-def test_the_picture_is_drawn_as_the_user_draws_it(here):
+def test_the_picture_is_drawn_as_the_user_draws_it(repository):
     write('out-um', LOG)
     write('out-dois', LOG.replace('2.3\n', '2.2\n'))
-    shutil.copy(REPO / 'plot.py', here)
-    printed = Workspace(here).run('plot.py', 'out-um/', 'out-dois', env={'MPLBACKEND': 'module://not_there'})
+    env = {'MPLBACKEND': 'module://not_there'}   # which matplotlib reads when it is imported
+    printed = repository.run('tools/plot.py', 'out-um/', 'out-dois', env=env, real=True)
     assert printed == f"saved {os.path.join('out-um', 'loss.png')}\n"
     assert sorted(os.listdir('out-um')) == ['log.csv', 'loss.png'] and os.listdir('out-dois') == ['log.csv']
     picture = pixels('out-um/loss.png')
@@ -142,8 +148,8 @@ def test_another_place_and_format(here, capsys, end, head):
 
 
 BAD = [
-    ([], {}, 'OUT_DIR; see python plot.py --help'),
-    (['out', '--two=x.png'], {'out': LOG}, 'unrecognized arguments: --two=x.png; see python plot.py --help'),
+    ([], {}, 'OUT_DIR; see python tools/plot.py --help'),
+    (['out', '--two=x.png'], {'out': LOG}, 'unrecognized arguments: --two=x.png; see python tools/plot.py --help'),
     (['nada'], {}, 'train first, as in python train.py config/train_eca_char_laptop.py --out_dir=nada'),
     (['out', 'nada'], {'out': LOG}, 'there is no nada/log.csv'),
     (['out/log.csv'], {'out': LOG}, 'out/log.csv/log.csv'),
@@ -184,13 +190,19 @@ def test_a_full_disk_leaves_the_old_picture(here, monkeypatch):
     assert (here / 'out/loss.png').read_text() == 'old' and len(os.listdir('out')) == 2
 
 
-def test_matplotlib_missing_is_said_and_help_does_without_it(here):
+def test_matplotlib_missing_is_said_and_help_does_without_it(repository):
     write('out')
-    shutil.copy(REPO / 'plot.py', here)
-    (here / 'stubs').mkdir()
-    (here / 'stubs/matplotlib.py').write_text('raise ImportError("No module named \'matplotlib\'")')
-    env = {'PYTHONPATH': str(here / 'stubs')}
-    said = Workspace(here).run('plot.py', 'out', fails=True, env=env)
+    (repository / 'stubs').mkdir()
+    (repository / 'stubs/matplotlib.py').write_text('raise ImportError("No module named \'matplotlib\'")')
+    env = {'PYTHONPATH': str(repository / 'stubs')}
+    said = repository.run('tools/plot.py', 'out', fails=True, env=env, real=True)
     assert said == "plot.py: matplotlib does not load (No module named 'matplotlib'): pip install matplotlib\n"
-    help = Workspace(here).run('plot.py', '--help', env={**env, 'COLUMNS': '80'}).splitlines()
+    help = repository.run('tools/plot.py', '--help', env={**env, 'COLUMNS': '80'}, real=True).splitlines()
     assert len(help) <= 24 and max(map(len, help)) <= 80
+
+
+def test_it_starts_without_torch(repository):
+    write('out')
+    (repository / 'stubs').mkdir()
+    (repository / 'stubs/torch.py').write_text('raise ImportError("torch is not needed")')
+    repository.run('tools/plot.py', 'out', env={'PYTHONPATH': str(repository / 'stubs')}, real=True)

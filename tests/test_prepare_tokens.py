@@ -1,7 +1,6 @@
 """Data sets of words, and large ones: tiktoken's very tokens, one end for each document, nothing half-written."""
 
 import http.server
-import importlib.util
 import json
 import pickle
 import random
@@ -12,11 +11,22 @@ import numpy as np
 import pytest
 from conftest import ECA, REPO
 
+from support.dataset import split_text
+
 tiktoken = pytest.importorskip('tiktoken')
 datasets = pytest.importorskip('datasets')
 tokenizers = pytest.importorskip('tokenizers')
 transformers = pytest.importorskip('transformers')
 REAL_TEXT = REPO / 'data/shakespeare/input.txt'
+FETCH = '''
+import runpy
+import sys
+from support import dataset
+server, *sys.argv = sys.argv[1:]
+download = dataset.download
+dataset.download = lambda url, *args: download(url.replace('https://raw.githubusercontent.com', server), *args)
+runpy.run_path(sys.argv[0], run_name='__main__')
+'''   # runs a script, with a server on this machine in place of GitHub
 SHAKESPEARE = ['data/shakespeare_char/prepare.py', 'data/shakespeare/prepare.py']
 
 
@@ -29,13 +39,6 @@ def gpt2(tiktoken_cache, monkeypatch):
 def read_ids(workspace, dataset):
     folder = workspace / 'data' / dataset
     return [np.fromfile(folder / f'{split}.bin', dtype='<u2').tolist() for split in ('train', 'val')]
-
-
-def load_common():
-    spec = importlib.util.spec_from_file_location('common', REPO / 'data/common.py')
-    common = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(common)
-    return common
 
 
 class Server:
@@ -74,7 +77,7 @@ class Server:
 
 def test_pieces_have_the_tokens_of_the_whole(gpt2):
     rng = random.Random(0)
-    split_text, cut = load_common().split_text, 0
+    cut = 0
     for _ in range(200):
         parts = ['a', 'não', ' ', ' ', '\n', '\n\n', '  ', '\t', "'s", '42', '…', '\x1c', '\u00a0', '日', '.']
         text = ''.join(rng.choices(parts, k=rng.randrange(2000)))
@@ -102,20 +105,20 @@ def test_real_shakespeare(bare, tiktoken_cache):
 def test_shakespeare_download(bare, gpt2, script, body, reason):
     body = body.encode() if isinstance(body, str) else body
     with Server(lambda path: body) as server:
-        source = (bare / script).read_text(encoding='utf-8')
-        (bare / script).write_text(source.replace('https://raw.githubusercontent.com', server.url), encoding='utf-8')
+        (bare / 'fetch.py').write_text(FETCH, encoding='utf-8')
         env = {'TIKTOKEN_CACHE_DIR': str(gpt2 and bare / 'cache'), 'no_proxy': '127.0.0.1'}
         folder = (bare / script).parent
         if reason:
-            said = bare.run(script, env=env, fails=True)
+            said = bare.run('fetch.py', server.url, script, env=env, fails=True)
             assert reason in said and f'save it as {folder}/input.txt' in said
             assert [path.name for path in folder.iterdir()] == ['prepare.py']
             return
         if 'char' not in script:   # the text comes, GPT-2's vocabulary does not
-            said = bare.run(script, env={**env, 'TIKTOKEN_CACHE_DIR': str(bare)}, fails=True)
+            env['TIKTOKEN_CACHE_DIR'] = str(bare)
+            said = bare.run('fetch.py', server.url, script, env=env, fails=True)
             assert "GPT-2's vocabulary could not be fetched" in said and 'TIKTOKEN_CACHE_DIR' in said
             return
-        bare.run(script, env=env)
+        bare.run('fetch.py', server.url, script, env=env)
     assert (folder / 'input.txt').read_bytes() == body
     assert 'train has' in bare.run(script)   # without the server
     assert len(sum(read_ids(bare, folder.name), [])) == len(body)
@@ -130,8 +133,9 @@ def test_eca_in_tokens(bare, tiktoken_cache, gpt2):
     n = int(len(text) * 0.9)
     assert read_ids(bare, 'ecadequeiuroz') == [gpt2.encode_ordinary(text[:n]), gpt2.encode_ordinary(text[n:])]
     assert not (folder / 'meta.pkl').exists()
-    assert 'tokenizer nada cannot be loaded' in bare.run('data/ecadequeiuroz/prepare.py', '--tokenizer=nada',
-                                                         env={**env, 'HF_HUB_OFFLINE': '1'}, fails=True)
+    said = bare.run('data/ecadequeiuroz/prepare.py', '--tokenizer=nada', env={**env, 'HF_HUB_OFFLINE': '1'}, fails=True,
+                    real=True)
+    assert 'tokenizer nada cannot be loaded' in said
     assert 'No such file' in bare.run('data/ecadequeiuroz/prepare.py', 'nada.txt', env=env, fails=True)
 
 
@@ -152,8 +156,11 @@ def by_nanogpt(gpt2, documents):
 def test_documents(bare, gpt2, tiktoken_cache, kind, num_proc):
     rows = datasets.Dataset.from_dict({'url': [''] * len(DOCUMENTS), 'text': DOCUMENTS})
     path = bare / f'documentos.{kind}'
-    rows.to_parquet(path) if kind == 'parquet' else rows.to_json(path)
-    bare.run(PREPARE, path, f'--num_proc={num_proc}', env={'TIKTOKEN_CACHE_DIR': tiktoken_cache})
+    if kind == 'parquet':
+        rows.to_parquet(path)
+    else:
+        rows.to_json(path)
+    bare.run(PREPARE, path, f'--num_proc={num_proc}', env={'TIKTOKEN_CACHE_DIR': tiktoken_cache}, real=True)
     assert read_ids(bare, 'openwebtext') == by_nanogpt(gpt2, DOCUMENTS)
     assert not list((bare / 'data/openwebtext').glob('*.tmp'))
 
@@ -171,7 +178,7 @@ def test_another_tokenizer(bare):
     bpe._tokenizer.encode_special_tokens = True
     datasets.Dataset.from_dict({'text': DOCUMENTS}).to_json(bare / 'um.jsonl')
     for num_proc in (1, 2):
-        bare.run(PREPARE, 'um.jsonl', '--tokenizer=bpe', f'--num_proc={num_proc}')
+        bare.run(PREPARE, 'um.jsonl', '--tokenizer=bpe', f'--num_proc={num_proc}', real=True)
         train, val = read_ids(bare, 'openwebtext')
         assert len(train + val) == sum(len(bpe.encode(text).ids) + 1 for text in DOCUMENTS)
         assert (train + val).count(end) == len(DOCUMENTS)
@@ -184,7 +191,7 @@ def test_text_files(bare, gpt2, tiktoken_cache):
         texts = ['Um livro curto.\n', long + changed, 'Outro\r\nlivro.']
         for i, text in enumerate(texts):
             (bare / f'{i}.txt').write_bytes(text.encode())
-        printed = bare.run(PREPARE, '0.txt', '1.txt', '2.txt', env={'TIKTOKEN_CACHE_DIR': tiktoken_cache})
+        printed = bare.run(PREPARE, '0.txt', '1.txt', '2.txt', env={'TIKTOKEN_CACHE_DIR': tiktoken_cache}, real=True)
         train, val = read_ids(bare, 'openwebtext')
         assert f'train has {len(train):,} tokens\nval has {len(val):,} tokens' in printed
         want = [[*gpt2.encode_ordinary(text), gpt2.eot_token] for text in texts]
@@ -209,8 +216,8 @@ def test_openwebtext_itself(bare, gpt2, tiktoken_cache):
         return parquet if path.endswith('0000.parquet') else b'[]' if '/tree/' in path else None
 
     with Server(answer) as server:
-        printed = bare.run(PREPARE, '--num_proc=1', env={
-            'TIKTOKEN_CACHE_DIR': tiktoken_cache, 'HF_ENDPOINT': server.url, 'no_proxy': '127.0.0.1'})
+        env = {'TIKTOKEN_CACHE_DIR': tiktoken_cache, 'HF_ENDPOINT': server.url, 'no_proxy': '127.0.0.1'}
+        printed = bare.run(PREPARE, '--num_proc=1', env=env, real=True)
     assert 'Skylion007/openwebtext came with 3,000 documents; it used to have 8,013,769' in printed
     assert any('Skylion007/openwebtext/revision/refs/convert/parquet' in path for path in asked)
     assert read_ids(bare, 'openwebtext') == by_nanogpt(gpt2, DOCUMENTS)
@@ -233,7 +240,7 @@ def test_documents_that_will_not_do(bare, tiktoken_cache, files, says):
         if content is not None:
             (bare / name).write_bytes(content.encode('latin-1' if name == 'um.txt' else 'utf-8'))
     env = {'TIKTOKEN_CACHE_DIR': tiktoken_cache, 'HF_HUB_OFFLINE': '1'}
-    assert says in bare.run(PREPARE, '--num_proc=1', *files, env=env, fails=True)
+    assert says in bare.run(PREPARE, '--num_proc=1', *files, env=env, fails=True, real=True)
     assert [path.name for path in (bare / 'data/openwebtext').iterdir()] == ['prepare.py']
 
 

@@ -1,24 +1,30 @@
-"""sample.py: prompts, their mistakes, and checkpoints that nanoGPT wrote."""
+"""sample.py: prompts and their mistakes, text that grows and stops, checkpoints that nanoGPT wrote."""
 
-import io
-import sys
+import os
+import re
+import subprocess
 import unicodedata
 
 import pytest
 import torch
 from conftest import ECA, TINY, load
 
-from tokenizer import get_codec, read_prompt
+from model import GPT, GPTConfig
+from support.tokenizer import gpt2_tokens
+
+DASHES = '\n---------------\n'
 
 
 @pytest.fixture(scope='module')
 def trained(prepared):
-    prepared.run('train.py', *TINY, '--max_iters=5', '--out_dir=out-sample')
+    """A workspace whose out-sample has a model that knows a little."""
+    prepared.run('train.py', *TINY, '--max_iters=60', '--eval_interval=30', '--lr_decay_iters=60',
+                 '--out_dir=out-sample')
     return prepared
 
 
 def sample(workspace, *args, out_dir='out-sample', **kwargs):
-    return workspace.run('sample.py', f'--out_dir={out_dir}', '--num_samples=2', '--max_new_tokens=40', *args, **kwargs)
+    return workspace.run('sample.py', f'--out_dir={out_dir}', '--num_samples=2', '--max_new_tokens=60', *args, **kwargs)
 
 
 def test_unknown_character_is_named(trained):
@@ -34,42 +40,20 @@ def test_prompt_from_file(trained, tmp_path):
     assert 'it is not UTF-8' in sample(trained, f'--start=FILE:{tmp_path}/latin1.txt', fails=True)
 
 
-@pytest.mark.parametrize('piped', ['Meu caro\namigo\n', 'Meu caro\r\namigo\r\n', '\ufeffMeu caro\namigo'])
-def test_prompt_from_a_pipe(monkeypatch, piped):
-    """As Linux's echo, Windows's, and an editor's file put it there."""
-    monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(piped.encode())))
-    assert read_prompt('-') == 'Meu caro\namigo'
-
-
 def test_prompt_with_accents_apart(trained):
     """As a Mac may write them: a letter, then its accent."""
     assert sample(trained, '--start=' + unicodedata.normalize('NFD', 'ação')).startswith('ação')
 
 
-def test_prompt_for_a_vocabulary_with_accents_apart():
-    encode, decode = get_codec({'kind': 'char', 'itos': list('aco\u0303\u0327')})
-    assert decode(encode('ação')) == unicodedata.normalize('NFD', 'ação')
-    with pytest.raises(SystemExit, match='U\\+00E9'):   # named as it was typed
-        encode('aé')
-
-
-def test_default_prompt_where_there_is_no_new_line():
-    encode, _ = get_codec({'kind': 'char', 'itos': ['a', 'b']})
-    assert encode('\n') == [0]
-    with pytest.raises(SystemExit, match='never seen'):
-        encode('a\n')
-
-
 def test_greedy_does_not_depend_on_the_seed(trained):
     greedy = sample(trained, '--temperature=0')
     assert greedy == sample(trained, '--temperature=0.0', '--seed=5')
-    assert len(set(greedy.split('\n---------------\n'))) == 2   # both samples the same, and the empty end
+    assert len(set(greedy.split(DASHES))) == 2   # both samples the same, and the empty end
 
 
 def test_prompt_longer_than_the_window(trained):
     prompt = 'uma carta muito comprida ' * 10
     assert sample(trained, f'--start={prompt}').startswith(prompt)
-
 
 
 def test_checkpoint_from_nanogpt(trained):
@@ -104,5 +88,56 @@ def test_tokenizer_travels_with_the_checkpoint(trained, bare):
 
 
 def test_console_that_cannot_show_a_character(trained):
-    text = sample(trained, '--start=«', env={'PYTHONIOENCODING': 'ascii'})
+    text = sample(trained, '--start=«', env={'PYTHONIOENCODING': 'ascii'}, real=True)
     assert text.startswith('\\xab')
+
+
+def test_streamed_and_unstreamed_text_are_equal(trained):
+    for args in (['--num_samples=1'], ['--num_samples=3', '--start=Meu caro'], ['--num_samples=2', '--top_p=0.9']):
+        text = sample(trained, *args)
+        assert text == sample(trained, *args, '--stream') and '\x1b' not in text and '\r' not in text
+
+
+def test_stop_ends_each_text_before_it(trained):
+    whole = sample(trained, '--num_samples=3', '--start=Meu').split(DASHES)[:3]
+    stop = 'a'
+    assert any(stop in text[3:] for text in whole)
+    expected = DASHES.join('Meu' + text[3:].split(stop)[0] for text in whole) + DASHES
+    assert sample(trained, '--num_samples=3', '--start=Meu', f'--stop={stop}') == expected
+    assert sample(trained, '--num_samples=3', '--start=Meu', f'--stop={stop}', '--stream') == expected
+    greedy = ['--num_samples=1', '--start=Meu', '--temperature=0']
+    stop = sample(trained, *greedy)[3:15]   # it comes at once, and is long: none of it may show
+    assert sample(trained, *greedy, f'--stop={stop}') == 'Meu' + DASHES
+    assert sample(trained, *greedy, f'--stop={stop}', '--stream') == 'Meu' + DASHES
+    two = whole[0][20:22]   # more than a character: the first of them must not show
+    plain = sample(trained, '--num_samples=1', '--start=Meu', f'--stop={two}')
+    assert sample(trained, '--num_samples=1', '--start=Meu', f'--stop={two}', '--stream') == plain
+
+
+def test_streaming_waits_for_whole_characters(trained, tmp_path, tiktoken_cache, monkeypatch):
+    """With GPT-2's tokens a character can come in several pieces; random weights write little else."""
+    monkeypatch.setenv('TIKTOKEN_CACHE_DIR', tiktoken_cache)
+    bpe = [token.decode('latin-1') for token in gpt2_tokens({})]
+    torch.manual_seed(0)
+    config = dict(block_size=64, vocab_size=50257, n_layer=1, n_head=1, n_embd=4)
+    model = GPT(GPTConfig(**config))
+    broken = [i for i, token in enumerate(bpe) if re.fullmatch('[\x80-\xff]{1,2}', token)][:60]   # bytes, halves of é
+    with torch.no_grad():
+        model.lm_head.weight.zero_()   # tied: all tokens alike, but those below
+        model.transformer.ln_f.bias.fill_(1)
+        model.lm_head.weight[broken] = 5
+    torch.save({'model': model.state_dict(), 'model_args': config, 'tokenizer': {'kind': 'gpt2', 'bpe': bpe}},
+               tmp_path / 'ckpt.pt')
+    args = [f'--out_dir={tmp_path}', '--start=é ', '--num_samples=1']
+    text = sample(trained, *args)
+    assert '\ufffd' in text and any(c in text for c in 'áéíóúâêôãõçàÃÂ') and text == sample(trained, *args, '--stream')
+
+
+def test_prompt_from_standard_input_and_text_to_a_file(trained, tmp_path):
+    process = trained.start('sample.py', '--out_dir=out-sample', '--max_new_tokens=60', '--num_samples=2', '--start=-',
+                            f'--out={tmp_path}/cartas.txt', stdin=subprocess.PIPE)
+    printed, said = process.communicate('Meu caro José\n', timeout=60)
+    assert process.returncode == 0 and printed == '' and f'wrote {tmp_path}/cartas.txt' in said
+    written = (tmp_path / 'cartas.txt').read_text(encoding='utf-8')
+    assert written == sample(trained, '--num_samples=2', '--start=Meu caro José')
+    assert os.listdir(tmp_path) == ['cartas.txt']

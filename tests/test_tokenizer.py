@@ -2,10 +2,12 @@
 
 import os
 import pickle
+import unicodedata
 
 import pytest
 
-import tokenizer
+from support import tokenizer
+
 
 class Payload:
     """What a stranger's pickle would do: run a command."""
@@ -54,7 +56,7 @@ def test_white_space_without_a_token():
     hf.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     data = {'kind': 'hf', 'json': hf.to_str(), 'eos': None}
     encode, _ = tokenizer.get_codec(data)
-    assert encode('meu\ncaro') == [1, 2] and encode('\n') == [0] and tokenizer.find_decode(data)[1] == 0
+    assert encode('meu\ncaro') == [1, 2] and encode('\n') == [0] and tokenizer.cached_decoder(data)[1] == 0
 
 
 def test_char_codec_round_trip():
@@ -62,3 +64,17 @@ def test_char_codec_round_trip():
     assert decode(encode('ação—\n'.replace('o', 'a'))) == 'açãa—\n'
     with pytest.raises(SystemExit, match=r"'o' \(U\+006F\)"):
         encode('ação')
+
+
+def test_prompt_for_a_vocabulary_with_accents_apart():
+    encode, decode = tokenizer.get_codec({'kind': 'char', 'itos': list('aco\u0303\u0327')})
+    assert decode(encode('ação')) == unicodedata.normalize('NFD', 'ação')
+    with pytest.raises(SystemExit, match='U\\+00E9'):   # named as it was typed
+        encode('aé')
+
+
+def test_default_prompt_where_there_is_no_new_line():
+    encode, _ = tokenizer.get_codec({'kind': 'char', 'itos': ['a', 'b']})
+    assert encode('\n') == [0]
+    with pytest.raises(SystemExit, match='never seen'):
+        encode('a\n')

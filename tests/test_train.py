@@ -3,15 +3,13 @@
 import json
 import math
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ECA, REPO, TINY, assert_same_run, load, newest, read_log
+from conftest import ECA, TINY, assert_same_run, load, newest, read_log
 
-from checkpoint import load_checkpoint
+from support.checkpoints import load_checkpoint
 
 
 def test_the_three_commands(bare):
@@ -37,7 +35,7 @@ def test_the_three_commands(bare):
     samples = text.split('\n---------------\n')
     assert len(samples) == 4 and samples[3] == '' and len(set(samples)) == 4
     assert all(s.startswith('Meu caro') and len(s) == len('Meu caro') + 70 for s in samples[:3])
-    assert text == bare.run(*bare_sample)   # same seed, same text, and that of a fork
+    assert text == bare.run(*bare_sample)   # same seed, same text, whatever process
     assert text != bare.run(*bare_sample, '--seed=1')
 
 
@@ -92,7 +90,8 @@ def test_learning_rate_schedules(prepared, tmp_path, schedule, quarter):
 
 
 def test_accumulated_equals_one_large_batch(prepared, tmp_path):
-    """The gradient of 4 micro-batches of 2 texts is that of one batch of 8; AdamW's first moment is a tenth of it."""
+    """The gradient of 4 micro-batches of 2 sequences is that of one batch of 8. (AdamW's first moment is a tenth of
+    it.)"""
     from model import GPT, GPTConfig
     args = ['train.py', *TINY, '--max_iters=1', '--optimizer=adamw', '--grad_clip=0.0', '--warmup_iters=0']
     prepared.run(*args, '--gradient_accumulation_steps=4', '--batch_size=2', f'--out_dir={tmp_path}/out')
@@ -112,15 +111,27 @@ def test_accumulated_equals_one_large_batch(prepared, tmp_path):
     assert abs(float(read_log(tmp_path / 'out')[1]['loss']) - loss.item()) < 1e-5
 
 
+WITHOUT_PIECES = '''
+import runpy
+from support import devices
+
+
+def whole_batch(device, block_size, batch_size):
+    print('in one piece')
+    return batch_size
+
+
+devices.pick_piece_size = whole_batch
+runpy.run_path('train.py', run_name='__main__')
+'''
+
+
 def test_pieces_equal_one_batch(prepared, tmp_path):
-    """On CPU a batch goes through the model in pieces of 2048 tokens, here 64 + 64 + 2 texts: the same gradient."""
-    run = ['train.py', *TINY, '--batch_size=130', '--max_iters=4', '--eval_interval=4', '--optimizer=adamw']
-    prepared.run(*run, f'--out_dir={tmp_path}/pieces')
-    source = (prepared / 'train.py').read_text(encoding='utf-8')
-    assert source.count('model.pick_piece_size(batch_size)') == 1
-    source = source.replace('model.pick_piece_size(batch_size)', 'batch_size')
-    (prepared / 'train_whole.py').write_text(source, encoding='utf-8')
-    prepared.run('train_whole.py', *run[1:], f'--out_dir={tmp_path}/whole')
+    """On CPU a batch goes through the model in pieces of 2048 tokens, here 64 + 64 + 2 sequences: the same gradient."""
+    args = [*TINY, '--batch_size=130', '--max_iters=4', '--eval_interval=4', '--optimizer=adamw']
+    prepared.run('train.py', *args, f'--out_dir={tmp_path}/pieces')
+    (prepared / 'train_without_pieces.py').write_text(WITHOUT_PIECES, encoding='utf-8')
+    assert 'in one piece' in prepared.run('train_without_pieces.py', *args, f'--out_dir={tmp_path}/whole')
     for a, b in zip(read_log(tmp_path / 'pieces'), read_log(tmp_path / 'whole'), strict=True):
         for key in ('loss', 'train_loss', 'val_loss'):
             assert a[key] == b[key] == '' or abs(float(a[key]) - float(b[key])) < 1e-5
@@ -145,7 +156,7 @@ def test_nanogpt_config_file_runs_unchanged(prepared, tmp_path):
     assert {row['lr'] for row in read_log(tmp_path / 'out')} == {'0.001'}   # decay_lr = False means no warm-up either
 
 
-def test_every_setting_of_nanogpt_is_there():
+def test_every_setting_of_nanogpt_is_there(prepared):
     """Names and defaults as in nanoGPT's train.py, but for those that choose themselves."""
     nanogpt = dict(
         out_dir='out', eval_interval=2000, log_interval=1, eval_iters=200, eval_only=False, always_save_checkpoint=True,
@@ -154,10 +165,9 @@ def test_every_setting_of_nanogpt_is_there():
         bias=False, learning_rate=6e-4, max_iters=600000, weight_decay=1e-1, beta1=0.9, beta2=0.95, grad_clip=1.0,
         decay_lr=True, warmup_iters=2000, lr_decay_iters=600000, min_lr=6e-5,
         backend='auto', device='auto', dtype='auto', compile='auto')
-    done = subprocess.run([sys.executable, 'train.py', '--help=all'], cwd=REPO, capture_output=True, text=True,
-                          check=True)
+    printed = prepared.run('train.py', '--help=all')
     for key, value in nanogpt.items():
-        assert f'--{key}={value!r} ' in done.stdout or f'--{key}={value!r}\n' in done.stdout
+        assert f'--{key}={value!r} ' in printed or f'--{key}={value!r}\n' in printed
 
 
 def test_eval_only_writes_nothing(prepared, tmp_path):
@@ -173,9 +183,9 @@ def test_eval_only_writes_nothing(prepared, tmp_path):
 
 
 def test_a_model_alone_can_be_evaluated_but_not_resumed(prepared, tmp_path):
-    """What export.py --to=NAME.pt writes, and README's figure for assets/eca-mini is measured on."""
+    """What tools/export.py --to=NAME.pt writes, and README's figure for assets/eca-mini is measured on."""
     prepared.run('train.py', *TINY, '--max_iters=5', f'--out_dir={tmp_path}/whole')
-    prepared.run('export.py', f'--out_dir={tmp_path}/whole', f'--to={tmp_path}/alone/ckpt.pt')
+    prepared.run('tools/export.py', f'--out_dir={tmp_path}/whole', f'--to={tmp_path}/alone/ckpt.pt')
     args = ['train.py', *TINY, '--init_from=resume', '--eval_only=True', '--eval_iters=0']
     whole, alone = (float(re.search(r'val loss ([\d.]+)', prepared.run(*args, f'--out_dir={tmp_path}/{out}'))[1])
                     for out in ('whole', 'alone'))
@@ -289,7 +299,7 @@ def test_half_precision(prepared, tmp_path, dtype):
 
 
 def test_missing_compiler_is_a_line_and_eager_mode(prepared, tmp_path):
-    printed = prepared.run('train.py', *TINY, '--max_iters=1', '--compile=True', f'--out_dir={tmp_path}/out',
+    printed = prepared.run('train.py', *TINY, '--max_iters=1', '--compile=True', f'--out_dir={tmp_path}/out', real=True,
                            env={'CXX': 'no-such-compiler', 'TORCHINDUCTOR_CACHE_DIR': str(tmp_path / 'cache')})
     assert 'compile: False (torch.compile does not work here' in printed and 'step 1: train loss' in printed
 
@@ -301,7 +311,8 @@ def test_best_model_is_kept(prepared, tmp_path):
     assert best['iter_num'] == 20 and not (tmp_path / 'out' / 'last.pt').exists()   # it would be the same
     prepared.run('train.py', *TINY, '--max_iters=30', '--eval_interval=10', f'--out_dir={tmp_path}/out',
                  '--init_from=resume', '--learning_rate=1.0', '--muon_lr=10.0', '--decay_lr=False')
-    after, last = load(tmp_path / 'out' / 'ckpt.pt'), load(tmp_path / 'out' / 'last.pt')
+    after = load(tmp_path / 'out' / 'ckpt.pt')
+    last = load(tmp_path / 'out' / 'last.pt')
     assert after['iter_num'] == 20 and last['iter_num'] == 30
     assert after['best_val_loss'] == last['best_val_loss'] == best['best_val_loss']
 
@@ -319,15 +330,14 @@ def test_checkpoint_is_plain_and_complete(prepared, tmp_path):
 def test_wandb_offline(prepared, tmp_path):
     pytest.importorskip('wandb')
     prepared.run('train.py', *TINY, '--max_iters=4', '--eval_interval=2', '--wandb_log=True', '--wandb_project=eca',
-                 f'--out_dir={tmp_path}/out', env={'WANDB_MODE': 'offline', 'WANDB_DIR': str(tmp_path)})
+                 f'--out_dir={tmp_path}/out', env={'WANDB_MODE': 'offline', 'WANDB_DIR': str(tmp_path)}, real=True)
     log = read_log(tmp_path / 'out')
     said = prepared.run('train.py', *TINY, '--wandb_log=True', f'--out_dir={tmp_path}/out', fails=True,
-                        env={'WANDB_MODE': 'nonsense'})
+                        env={'WANDB_MODE': 'nonsense'}, real=True)
     assert 'wandb does not start' in said and log == read_log(tmp_path / 'out')   # nothing was begun
     (written,) = tmp_path.glob('wandb/offline-run-*/*.wandb')
     content = written.read_bytes()
     assert b'val/loss' in content and b'learning_rate' in content
-
 
 
 def test_what_may_change_on_resume(prepared, tmp_path):

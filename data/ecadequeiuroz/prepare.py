@@ -10,20 +10,19 @@ of another model: train.bin, val.bin and, except for GPT-2, meta.pkl.
 The text of Eça is that of data/ecadequeiuroz_char, downloaded if need be.
 """
 
-import argparse
 import os
 import sys
 
 here = os.path.dirname(os.path.abspath(__file__))
 data = os.path.dirname(here)
-sys.path[:0] = [os.path.join(data, 'ecadequeiuroz_char'), data]   # for its prepare.py, and for common.py
-from common import begin, write_token_dataset   # noqa: E402
+sys.path.insert(0, os.path.dirname(data))                        # the repository, for support/
+sys.path.insert(0, os.path.join(data, 'ecadequeiuroz_char'))     # for its prepare.py, which finds the text
 from prepare import find_text   # noqa: E402
+from support.dataset import TOKENIZER, begin, command_line, write_token_dataset   # noqa: E402
 
 if __name__ == '__main__':
     begin()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('texts', nargs='*', help='text files, UTF-8')
-    parser.add_argument('--tokenizer', default='gpt2', help="'gpt2', or a Hugging Face tokenizer's Hub id or folder")
+    parser = command_line(__doc__)
+    parser.add_argument('--tokenizer', **TOKENIZER)
     args = parser.parse_args()
     write_token_dataset(find_text(args.texts), here, args.tokenizer)

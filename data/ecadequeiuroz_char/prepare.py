@@ -16,8 +16,9 @@ import sys
 import zipfile
 
 here = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.dirname(here))   # data/, for common.py: what the prepare.py scripts share
-from common import MIN_CHARS, begin, download, fail, read_text, write_char_dataset, write_files   # noqa: E402
+sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, for support/
+from support.dataset import (MIN_CHARS, begin, command_line, download, read_text, write_char_dataset,   # noqa: E402
+                             write_files)
 
 URL = 'https://www.kaggle.com/api/v1/datasets/download/leite0407/ea-de-queiroz'
 PAGE = 'https://www.kaggle.com/datasets/leite0407/ea-de-queiroz'
@@ -46,7 +47,8 @@ def find_text(paths):
     if paths:
         print('text:', ' + '.join(paths))
         return ''.join(read_text(path) for path in paths)
-    input_path, sample_path = os.path.join(here, 'input_eca.txt'), os.path.join(here, 'amostra.txt')
+    input_path = os.path.join(here, 'input_eca.txt')
+    sample_path = os.path.join(here, 'amostra.txt')
     if not os.path.exists(input_path):
         try:
             write_files(here, {'input_eca.txt': download_eca()})
@@ -60,10 +62,5 @@ def find_text(paths):
 
 if __name__ == '__main__':
     begin()
-    options = [arg for arg in sys.argv[1:] if arg.startswith('-')]
-    if options:
-        print(__doc__.strip())
-        if options[0] not in ('-h', '--help'):
-            fail(f'there is no option {options[0]}; it takes names of text files only')
-    else:
-        write_char_dataset(find_text(sys.argv[1:]), here)
+    args = command_line(__doc__).parse_args()
+    write_char_dataset(find_text(args.texts), here)

@@ -1,48 +1,57 @@
 """
 Turn a checkpoint into a folder that Hugging Face's transformers reads.
 
-    python export.py --out_dir=out-eca-char --to=hf-eca-char
-    python export.py --out_dir=out-eca-char --to=eca/ckpt.pt    # to give away
+    python tools/export.py --out_dir=out-eca-char --to=hf-eca-char
+    python tools/export.py --out_dir=out-eca-char --to=eca/ckpt.pt
 
-A file is a checkpoint to sample from: the model alone, in float16, a quarter of the size or less. Of a folder, then,
-wherever transformers is installed:
+A file is a checkpoint to give away, to sample from: the model alone, in float16, a quarter of the size or less. A
+folder is for transformers, wherever that is installed:
 
     from transformers import pipeline
     print(pipeline('text-generation', 'hf-eca-char')('Meu caro', do_sample=True)[0]['generated_text'])
 """
 
 import os
-import shutil
 import sys
 
-from checkpoint import load_checkpoint, save_checkpoint
-from runtime import explain_crash, fail, first_line
-from tokenizer import GPT2_SPLIT, checkpoint_tokenizer, gpt2_tokens
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))   # the repository, for support/
+from support.checkpoints import checkpoint_tokenizer, load_checkpoint, save_checkpoint   # noqa: E402
+from support.errors import catch_crashes, fail, first_line   # noqa: E402
+from support.files import making_folder   # noqa: E402
+from support.tokenizer import GPT2_SPLIT, gpt2_tokens   # noqa: E402
 
-sys.excepthook = explain_crash
+catch_crashes()
 
 # -----------------------------------------------------------------------------
 # settings
 out_dir = 'out'         # the folder that train.py wrote
 to = 'hf-model'         # the folder to make, or a file: NAME.pt
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='utf-8').read())
+exec(open(os.path.join(sys.path[0], 'configurator.py'), encoding='utf-8').read())
 # -----------------------------------------------------------------------------
 
 to = os.path.normpath(to)
 if os.path.exists(to):
     fail(f'to = {to} is there already; remove it, or choose another name')
 model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
-tokenizer, c = checkpoint_tokenizer(checkpoint, os.path.join(os.path.dirname(__file__), 'data')), model.config
+tokenizer = checkpoint_tokenizer(checkpoint)
+c = model.config
+
+# a file: the model alone, in float16
 if to.endswith('.pt'):
     try:
         os.makedirs(os.path.dirname(to) or '.', exist_ok=True)
     except OSError as e:
         fail(f'to = {to} could not be written: {e.strerror}')
-    plain = {k: checkpoint[k] for k in ('model_args', 'best_val_loss', 'config') if k in checkpoint}
-    save_checkpoint({'model': model.half().state_dict(), 'tokenizer': tokenizer, **plain}, to)
+    alone = {'model': model.half().state_dict(), 'tokenizer': tokenizer}
+    for key in ('model_args', 'best_val_loss', 'config'):
+        if key in checkpoint:
+            alone[key] = checkpoint[key]
+    save_checkpoint(alone, to)
     print(f'wrote {to}: {os.path.getsize(to) / 1e6:.2f} MB')
     raise SystemExit
+
+# a folder: transformers' classes
 try:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -60,8 +69,9 @@ if tokenizer['kind'] == 'char':   # each character is a word
     fast.decoder = decoders.Fuse()   # no spaces between them
 elif tokenizer['kind'] == 'gpt2':
     end = '<|endoftext|>'
+    ranks = {token: i for i, token in enumerate(gpt2_tokens(tokenizer))}
     converter = TikTokenConverter(pattern=GPT2_SPLIT, extra_special_tokens=[end])
-    converter.load_tiktoken_bpe = lambda path: {token: i for i, token in enumerate(gpt2_tokens(tokenizer))}   # no file
+    converter.load_tiktoken_bpe = lambda path: ranks   # it would read them from a file
     fast = converter.converted()
 else:
     fast = Tokenizer.from_str(tokenizer['json'])
@@ -69,30 +79,29 @@ hf_tokenizer = PreTrainedTokenizerFast(
     tokenizer_object=fast, bos_token=end, eos_token=end, model_max_length=c.block_size,
     clean_up_tokenization_spaces=False, model_input_names=['input_ids', 'attention_mask'])
 
-# model: the names are the same. A bias that ours lacks is zeros there, and padding of the vocabulary is cut off
+# model: a GPT-2 of this shape; padding of the vocabulary is cut off
 end_id = hf_tokenizer.eos_token_id
+dropout = checkpoint['model_args']['dropout']
 hf_model = GPT2LMHeadModel(GPT2Config(
     vocab_size=min(c.vocab_size, len(hf_tokenizer)), n_positions=c.block_size, n_layer=c.n_layer, n_head=c.n_head,
-    n_embd=c.n_embd, bos_token_id=end_id, eos_token_id=end_id, pad_token_id=end_id,
-    **dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), checkpoint['model_args']['dropout'])))
+    n_embd=c.n_embd, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
+    bos_token_id=end_id, eos_token_id=end_id, pad_token_id=end_id))
 hf_model.generation_config.max_length = c.block_size   # pipelines would go on beyond the last position
+
+# weights: the names are the same
 ours = model.state_dict()
 for key, weight in hf_model.state_dict().items():
-    if key not in ours:
+    if key not in ours:   # a bias, which GPT-2 has and a model without biases lacks
         weight.zero_()
     elif key.endswith(('c_attn.weight', 'c_fc.weight', 'c_proj.weight')):
-        weight.copy_(ours[key].T)   # (in, out) there
+        weight.copy_(ours[key].T)   # GPT-2's Conv1D keeps them as (in, out)
     else:
         weight.copy_(ours[key][:len(weight)])
 
-# write: whole, or not at all
-temporary = f'{to}.{os.getpid()}.tmp'
 try:
-    hf_model.save_pretrained(temporary)
-    hf_tokenizer.save_pretrained(temporary)
-    os.rename(temporary, to)
+    with making_folder(to) as folder:
+        hf_model.save_pretrained(folder)
+        hf_tokenizer.save_pretrained(folder)
 except Exception as e:   # safetensors has errors of its own for a full disk
     fail(f'to = {to} could not be written: {first_line(e)}')
-finally:
-    shutil.rmtree(temporary, ignore_errors=True)
 print(f'wrote {to}: {hf_model.num_parameters() / 1e6:.2f}M parameters, {len(hf_tokenizer):,} tokens')

@@ -1,0 +1,220 @@
+"""
+Checkpoints: ckpt.pt is the best state of a run (or the last evaluated), last.pt the newest, if that is
+another one.
+
+Each is a dict of tensors and plain values, which torch.load(weights_only=True) accepts: a file from a
+stranger can be wrong, but cannot run code. nanoGPT's checkpoints are read too, and nanoGPT reads ours. Also
+here: the folder of a run, and models that somebody else has trained.
+"""
+
+import math
+import os
+import sys
+import zipfile
+
+import torch
+
+from model import GPT, GPTConfig
+from support.dataset import DATA
+from support.errors import fail, first_line, is_out_of_memory
+from support.files import lock, remove_halves, set_aside, write_whole
+from support.tokenizer import fits, gpt2_tokens, hf_record, load_hf_tokenizer, load_tokenizer
+
+OPENAI_MODELS = ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl')
+
+
+# -----------------------------------------------------------------------------
+# the folder of a run
+
+def claim_out_dir(out_dir, is_new):
+    """Make the folder of a run, lock it while this process lives, and remove halves of files that a killed process
+    left. If is_new, returns the names of the checkpoints of another training there, which this one will replace."""
+    try:
+        os.makedirs(out_dir, exist_ok=True)
+        lock(out_dir)
+        remove_halves(out_dir, 'ckpt.pt', 'last.pt', 'log.csv')
+        if not is_new:
+            return []
+        old_checkpoints = [name for name in ('ckpt.pt', 'last.pt') if os.path.exists(os.path.join(out_dir, name))]
+        if old_checkpoints:
+            print(f'{out_dir} has {" and ".join(old_checkpoints)} of another training, which this one will replace')
+        return old_checkpoints
+    except BlockingIOError:
+        fail(f'out_dir = {out_dir} is in use by another training; wait for it, or choose another with --out_dir=')
+    except OSError as e:
+        fail(f'out_dir = {out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
+
+
+# -----------------------------------------------------------------------------
+# saving
+
+def save_checkpoint(checkpoint, path):
+    """Write a dict of tensors and plain values to path: whole, or not at all."""
+    write_whole(path, lambda f: torch.save(checkpoint, f))
+
+
+def save_run(checkpoint, out_dir, is_best, old_checkpoints):
+    """Write the state of a training to out_dir, once, since a large one takes seconds: if is_best as
+    ckpt.pt, to sample and to resume from, else as last.pt, to resume from.
+
+    old_checkpoints, the list from claim_out_dir, is emptied: an evaluated state replaces the checkpoints of
+    another training; a stop before the first evaluation, which may be that of a mistaken start, sets them
+    aside.
+    """
+    last_path = os.path.join(out_dir, 'last.pt')
+    best_path = os.path.join(out_dir, 'ckpt.pt')
+    try:
+        if not is_best:
+            set_aside(out_dir, old_checkpoints)
+        old_checkpoints.clear()
+        save_checkpoint(checkpoint, last_path)
+        if is_best:   # after a kill at this point, the evaluation is repeated
+            os.replace(last_path, best_path)
+    except OSError as e:   # on Windows, while another program reads the file
+        fail(f'{e.filename} could not be renamed ({e.strerror}); close what uses it, and add --init_from=resume')
+
+
+# -----------------------------------------------------------------------------
+# loading
+
+def load_checkpoint(path, dropout=0.0):
+    """(model, checkpoint): a GPT on the CPU, and the dict that save_checkpoint or nanoGPT wrote."""
+    if not os.path.exists(path):
+        advice = 'train first, or give the folder of a run as --out_dir'
+        if os.path.exists(os.path.join(os.path.dirname(path), 'last.pt')):
+            advice = ('there is last.pt: go on with that training, by train.py --init_from=resume, to its next '
+                      'evaluation')
+        fail(f'there is no {path}; {advice}')
+    try:
+        if zipfile.ZipFile(path).testzip():   # torch.load does not look at the checksums that torch.save writes
+            raise ValueError
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        model = GPT(GPTConfig(**{**checkpoint['model_args'], 'dropout': dropout}))
+        model.load_state_dict(clean_names(checkpoint['model']))
+        tokenizer = checkpoint.get('tokenizer', {'kind': 'gpt2'})
+        if tokenizer['kind'] == 'char' and len(tokenizer['itos']) != model.config.vocab_size:
+            raise ValueError
+    except OSError as e:
+        fail(f'{path} cannot be read: {e.strerror}')
+    except Exception as e:   # bytes from anywhere can make torch raise anything
+        if is_out_of_memory(e):
+            raise
+        fail(f'{path} is not a whole checkpoint of this program or of nanoGPT')
+    if not torch.nn.utils.get_total_norm(model.parameters()).isfinite():
+        fail(f'{path} has weights that are NaN or infinite: that training failed; train anew, at a lower rate')
+    return model, checkpoint
+
+
+def clean_names(weights):
+    """A model's state_dict without what nanoGPT may have in it: the prefix of compiled models, and the
+    causal mask, which on torch 1 was a weight."""
+    weights = {name.removeprefix('_orig_mod.'): weight for name, weight in weights.items()}
+    return {name: weight for name, weight in weights.items() if not name.endswith('.attn.bias')}
+
+
+def load_run(config):
+    """(model, checkpoint) of the state in out_dir from which to resume, once it is clear that the settings,
+    train.py's, describe that model. For eval_only it is the model that sample.py writes with, which may be
+    a model alone."""
+    out_dir = config['out_dir']
+    names = ['last.pt', 'ckpt.pt']   # the newest state, if there are both
+    if config['eval_only']:
+        names.reverse()
+    found = [name for name in names if os.path.exists(os.path.join(out_dir, name))]
+    name = found[0] if found else 'ckpt.pt'
+    model, checkpoint = load_checkpoint(os.path.join(out_dir, name), config['dropout'])
+
+    if 'optimizer' not in checkpoint and config['eval_only']:   # a model alone, as tools/export.py writes it
+        checkpoint.update(iter_num=0, best_val_loss=math.inf)
+    numbers = [checkpoint.get('iter_num'), checkpoint.get('best_val_loss')]   # nanoGPT's loss is a tensor
+    is_state = 'optimizer' in checkpoint or config['eval_only']
+    if not is_state or not all(isinstance(x, (int, float, torch.Tensor)) for x in numbers):
+        fail(f'{out_dir}/{name} is a model to sample from, not the state of a training; there is nothing to resume')
+
+    for key in ('n_layer', 'n_head', 'n_embd', 'block_size', 'bias'):
+        was = getattr(model.config, key)
+        asked = checkpoint.get('config', {}).get(key)   # a finetuned model has another shape than its settings
+        if config[key] not in (was, asked):
+            fail(f'{key} is {config[key]}, but {was} in {out_dir}/{name}; resume with the config file of that run')
+
+    # what nanoGPT does not keep
+    tokens_per_iter = config['gradient_accumulation_steps'] * config['batch_size'] * config['block_size']
+    checkpoint.setdefault('elapsed_s', 0.0)
+    checkpoint.setdefault('tokens_read', checkpoint['iter_num'] * tokens_per_iter)
+    return model, checkpoint
+
+
+def load_optimizers(optimizers, scaler, checkpoint, config):
+    """Give optimizers and the float16 scaler the state in a checkpoint; a sharded optimizer takes its part.
+    Their learning rates stay as they are. Exits if the checkpoint is of another optimizer."""
+    if 'optimizer' not in checkpoint:   # a model alone, which load_run admits for eval_only
+        return
+    if checkpoint.get('scaler'):
+        scaler.load_state_dict(checkpoint['scaler'])
+    states = checkpoint['optimizer']
+    if not isinstance(states, list):   # nanoGPT has one
+        states = [states]
+    try:
+        for opt, state in zip(optimizers, states, strict=True):
+            load_moments(opt, state['state'])
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError):   # a stranger's, too
+        fail(f"{config['out_dir']} was trained with another optimizer than {config['optimizer']}; use the same")
+
+
+def load_moments(opt, state):
+    """Copy {number of a parameter: {name: moment}} into an optimizer. Raises ValueError and its like for
+    what does not fit."""
+    params = [p for group in opt.param_groups for p in group['params']]
+    inner = getattr(opt, 'optim', opt)   # of a sharded one, the part in this process
+    own = {p for group in inner.param_groups for p in group['params']}
+    for i, moments in state.items():
+        if any(moment.dim() and moment.shape != params[i].shape for moment in moments.values()):
+            raise ValueError
+        if params[i] in own:   # 'step' goes to the device, too, where a fused AdamW counts
+            inner.state[params[i]] = {k: moment.to(params[i].device) for k, moment in moments.items()}
+
+
+# -----------------------------------------------------------------------------
+# models to write with, and pretrained ones
+
+def load_model(init_from, out_dir):
+    """(model, the record of its tokenizer) to write with: of the run in out_dir for 'resume', else as
+    load_pretrained."""
+    if init_from != 'resume':
+        return load_pretrained(init_from)
+    model, checkpoint = load_checkpoint(os.path.join(out_dir, 'ckpt.pt'))
+    return model, checkpoint_tokenizer(checkpoint)
+
+
+def checkpoint_tokenizer(checkpoint):
+    """The record of a checkpoint's tokenizer. nanoGPT's checkpoints have none, but name their data set."""
+    if 'tokenizer' in checkpoint:
+        return checkpoint['tokenizer']
+    folder = os.path.join(DATA, checkpoint.get('config', {}).get('dataset', ''))
+    tokenizer, vocab_size = load_tokenizer(folder)
+    if not fits(tokenizer, vocab_size, checkpoint['model_args']['vocab_size']):
+        fail(f'the checkpoint has no vocabulary, and {folder}/meta.pkl is missing or another; prepare its text again')
+    return tokenizer
+
+
+def load_pretrained(name, dropout=0.0, block_size=None):
+    """(model, the record of its tokenizer): a GPT on the CPU with the weights of a GPT-2, named by its
+    Hugging Face Hub id or its folder. The record is whole, so that later no network is needed."""
+    what = f'init_from = {name}'
+    if name not in OPENAI_MODELS and '/' not in name and not os.path.isdir(name):
+        fail(f"{what} is not known; use 'scratch', 'resume', {', '.join(OPENAI_MODELS)}, OWNER/NAME of a GPT-2 on the "
+             'Hugging Face Hub, or a folder that has one')
+    try:
+        from transformers.utils.logging import disable_progress_bar
+    except ImportError:
+        fail(f'{what} needs the package transformers: pip install transformers')
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+    try:
+        model = GPT.from_pretrained(name, dropout)
+        model.crop_block_size(block_size or model.config.block_size)
+    except Exception as e:   # a hub, a cache and strangers' files can raise anything
+        fail(f'{what} cannot be loaded: {first_line(e)}')
+    if name in OPENAI_MODELS:
+        return model, {'kind': 'gpt2', 'bpe': [token.decode('latin-1') for token in gpt2_tokens({})]}
+    return model, hf_record(load_hf_tokenizer(name, what))

@@ -1,0 +1,144 @@
+"""The device to compute on, its dtype, torch.compile, peak FLOP/s: what a GPU, a Mac or a CPU each want."""
+
+import os
+from contextlib import contextmanager, nullcontext
+
+import torch
+
+from support.cpu import can_pack, has_bfloat16, pack_weights
+from support.errors import fail, first_line
+
+
+def pick_device(device, is_ddp=False):
+    """The name of the device to compute on. 'auto' is CUDA, else MPS, else CPU; a device by name ('cuda:1',
+    'mps', 'cpu') must be there. Under torchrun each process has a CUDA device of its own, and MPS is not
+    used, since Gloo does not know it."""
+    has = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
+    if is_ddp and device.startswith('cuda:') and int(os.environ.get('LOCAL_WORLD_SIZE', 1)) > 1:
+        fail(f'device = {device} would be the device of every process; use --device=cuda, which gives each its own')
+    if is_ddp and device == 'auto':
+        device = 'cuda' if has['cuda'] else 'cpu'
+    if is_ddp and device == 'cuda':
+        device = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
+    if device == 'auto':
+        return next(name for name in has if has[name])
+
+    try:
+        kind = torch.device(device).type
+        index = torch.device(device).index or 0
+    except RuntimeError:
+        fail(f'device = {device} is not the name of a device; use auto, cpu, mps, cuda or cuda:N')
+    if not has.get(kind, False):
+        there = ', '.join(name for name in has if has[name])
+        fail(f'device = {device} is not on this machine; use auto, or one of: {there}')
+    if kind == 'cuda' and index >= torch.cuda.device_count():
+        fail(f'device = {device} is not on this machine; the last one is cuda:{torch.cuda.device_count() - 1}')
+    return device
+
+
+def speed_up(device):
+    """On CUDA: make the device the current one, and let float32 matmuls use TF32, several times faster and
+    hardly less exact."""
+    if torch.device(device).type == 'cuda':
+        torch.cuda.set_device(torch.device(device).index or 0)
+        torch.set_float32_matmul_precision('high')
+
+
+def pick_dtype(dtype, device):
+    """The name of the dtype to train in; parameters stay float32. 'auto' follows the device."""
+    kind = torch.device(device).type
+    if dtype != 'auto':
+        return check_dtype(dtype)
+    if kind == 'cuda':
+        # is_bf16_supported() is also true of cards that only emulate it, slowly; compute capability 8.0 has it
+        return 'bfloat16' if torch.cuda.get_device_capability(device)[0] >= 8 else 'float16'
+    if kind == 'cpu' and has_bfloat16():
+        return 'bfloat16'
+    return 'float32'
+
+
+def pick_sampling_dtype(dtype, device):
+    """The name of the dtype to sample in. As pick_dtype, but a CPU reads its weights in float16 where it
+    can."""
+    if dtype == 'auto' and torch.device(device).type == 'cpu':
+        return 'float16' if can_pack() else 'float32'
+    return pick_dtype(dtype, device)
+
+
+def check_dtype(dtype):
+    """dtype, if it is one. Exits otherwise."""
+    if dtype not in ('float32', 'bfloat16', 'float16'):
+        fail(f'dtype = {dtype} is not known; use auto, float32, bfloat16 or float16')
+    return dtype
+
+
+def autocast(device, dtype):
+    """The context to compute in: matmuls in a half precision, or everything in float32."""
+    if dtype == 'float32':
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, getattr(torch, dtype))
+
+
+def prepare_sampling(model, device, dtype):
+    """Bring a model to the device to sample in dtype; returns the context to compute in."""
+    model.eval().to(device)
+    if dtype == 'float16' and torch.device(device).type == 'cpu' and can_pack():
+        pack_weights(model)   # then the weights alone are float16
+        return nullcontext()
+    return autocast(device, dtype)
+
+
+@contextmanager
+def no_cudnn_attention():
+    """cuDNN's attention plans anew, for 30 ms, at each length of the key/value cache. Generate inside this
+    context."""
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+
+
+def pick_compile(compile, device):
+    """(whether to torch.compile, why). 'auto' is on for CUDA alone: elsewhere it has not paid."""
+    kind = torch.device(device).type
+    choice = compile.lower()
+    if choice not in ('auto', 'true', 'false'):
+        fail(f'compile = {compile} is not known; use auto, True or False')
+    if choice == 'false':
+        return False, 'as asked'
+    if choice == 'auto' and kind != 'cuda':
+        return False, f'it does not pay on {kind}'
+    try:   # a compiler, Triton, Python's headers: whatever is missing shows on the smallest example
+        torch.compile(torch.sin)(torch.ones(2, device=device))
+    except Exception as e:
+        return False, f'torch.compile does not work here: {first_line(e)}'
+    return True, 'as asked' if choice == 'true' else 'it pays on cuda'
+
+
+def pick_piece_size(device, block_size, batch_size):
+    """How many sequences of a batch to put through the model at once: the gradient is the same. On CPU 2048
+    tokens, which its caches hold; on MPS 16384, since on M1 and M2 matmuls that sum over 32767 tokens or
+    more go wrong (pytorch issue 195163); on CUDA the whole batch."""
+    tokens = {'cpu': 2048, 'mps': 16384}.get(torch.device(device).type)
+    if tokens is None:
+        return batch_size
+    return max(1, tokens // block_size)
+
+
+# TFLOP/s of dense bfloat16 (T4, V100: float16) matmuls summed in float32, by NVIDIA's data sheets and white papers
+PEAK_TFLOPS = {'B200': 2250, 'GH200': 989, 'H200': 989, 'H100': 989, 'H100 PCIe': 756, 'A100': 312,
+               'A100 PCIE': 312, 'A100 PCIe': 312, 'A40': 150, 'A10': 125, 'L40S': 362, 'L4': 121, 'V100': 125,
+               'V100 PCIE': 112, 'T4': 65, 'RTX A6000': 155, 'RTX 5090': 210, 'RTX 4090': 165, 'RTX 3090': 71}
+
+
+def peak_flops(device, dtype):
+    """The most FLOP/s that the device can do in dtype; 0 where the table above does not know it."""
+    if torch.device(device).type != 'cuda' or dtype == 'float32':
+        return 0
+    words = set(torch.cuda.get_device_name(device).replace('-', ' ').split())   # NVIDIA A100 SXM4 40GB, Tesla T4
+    variants = {'PCIe', 'PCIE', 'NVL', 'Ti', 'D', 'MIG', 'Laptop', 'Max', 'SUPER'} & words   # slower or faster ones
+    for name, tflops in PEAK_TFLOPS.items():
+        if variants <= set(name.split()) <= words:
+            return tflops * 1e12
+    return 0

@@ -1,0 +1,82 @@
+"""
+One line instead of a traceback: a user's mistake, Ctrl-C, memory or a disk that ran out.
+
+A line says what is wrong, with which value, and how to fix it. It goes to stderr, and the exit status is 1.
+"""
+
+import errno
+import math
+import os
+import sys
+import time
+
+
+def fail(message):
+    """Exit with one line on stderr and status 1."""
+    if os.environ.get('RANK', '0') != '0':
+        time.sleep(5)   # under torchrun rank 0 says it first; torchrun then ends the others before they repeat it
+    raise SystemExit(f'{script_name()}: {message}')
+
+
+def script_name():
+    """The name of the script that runs, such as train.py."""
+    return os.path.basename(sys.argv[0])
+
+
+def first_line(e):
+    """The first line of what an exception says; its name, if it says nothing."""
+    return (str(e).strip() or type(e).__name__).splitlines()[0]
+
+
+def check_finite(value, name, iter_num):
+    """Exit if a number of the training is NaN or infinite."""
+    if not math.isfinite(value):
+        fail(f'the {name} is {value} at iteration {iter_num}, and what was saved before is unharmed; likely causes: '
+             'learning_rate or muon_lr too high, warmup_iters too few, grad_clip = 0, or dtype = float16')
+
+
+def catch_crashes():
+    """From here on, what is no bug ends in one line, and Ctrl-C without a word; anything else keeps its
+    traceback. And where the console lacks a character, its code is printed, instead of an error."""
+    sys.excepthook = explain_crash
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):   # a notebook's has not
+            stream.reconfigure(errors='backslashreplace')
+
+
+def explain_crash(kind, e, trace):
+    """A sys.excepthook, as catch_crashes says."""
+    if kind is KeyboardInterrupt:
+        return
+    if kind is BrokenPipeError:   # whoever read the output has read enough; Python's own flush at exit must not fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    elif is_out_of_memory(e):
+        print(f'{script_name()}: memory ran out{memory_advice()}', file=sys.stderr)
+    elif is_disk_full(e):
+        print(f'{script_name()}: the disk is full ({e.strerror}); what was saved before is unharmed', file=sys.stderr)
+    elif 'no kernel image' in str(e):   # CUDA's words
+        print(f'{script_name()}: this build of torch does not support this GPU; use --device=cpu, or another build',
+              file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, e, trace)
+
+
+def is_out_of_memory(e):
+    """Whether an exception means that memory ran out, in the words of Python, torch or cuBLAS."""
+    words = ('out of memory', "can't allocate memory", 'not enough memory', 'alloc_failed')
+    return isinstance(e, MemoryError) or any(word in str(e).lower() for word in words)
+
+
+def is_disk_full(e):
+    """Whether an exception means that the disk, a quota or the largest file size is full."""
+    codes = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', None))   # Windows has no quotas
+    return isinstance(e, OSError) and e.errno in codes
+
+
+def memory_advice():
+    """What to lower in the script that runs."""
+    if script_name() in ('train.py', 'bench.py'):
+        return '; lower batch_size (and raise gradient_accumulation_steps to match), block_size or the model itself'
+    if script_name() == 'sample.py':
+        return '; lower num_samples'
+    return ''

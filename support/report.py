@@ -1,0 +1,106 @@
+"""What is left of a run for people: its lines in log.csv and Weights & Biases, the summary, the command to
+type next."""
+
+import csv
+import os
+import shlex
+import subprocess
+import sys
+import time
+
+from tqdm import tqdm
+
+from support.errors import fail, first_line
+from support.evaluate import bits_per_char, unigram_loss
+from support.files import set_aside, write_whole
+
+LOSSES = ['loss', 'train_loss', 'val_loss']   # of a batch; of an evaluation
+COLUMNS = ['iter', 'elapsed_s', 'lr', *LOSSES]
+
+
+def open_log(out_dir, iter_num=0):
+    """A csv.DictWriter that appends to out_dir/log.csv. Of a run that resumes at iter_num the rows before
+    it are kept."""
+    path = os.path.join(out_dir, 'log.csv')
+    header = ','.join(COLUMNS) + '\n'
+    rows = []
+    if iter_num > 0 and os.path.exists(path):
+        with open(path, encoding='utf-8', errors='replace') as f:
+            rows = [row for row in f if is_row_before(row, iter_num)]
+    write_whole(path, lambda f: f.write((header + ''.join(rows)).encode()))
+    f = open(path, 'a', encoding='utf-8', newline='', buffering=1)   # a row at a time
+    return csv.DictWriter(f, COLUMNS, lineterminator='\n')
+
+
+def is_row_before(row, iter_num):
+    """Whether a line of log.csv is a whole row of an iteration before iter_num; damaged ones are none."""
+    fields = row.split(',')
+    is_whole = len(fields) == len(COLUMNS) and row.endswith('\n') and fields[0].isdigit()
+    return is_whole and int(fields[0]) < iter_num
+
+
+def start_log(config, iter_num, started, old_checkpoints):
+    """log(line, **row), which prints a line, and keeps its numbers as a row of log.csv and, with wandb_log, in Weights
+    & Biases. With eval_only no file is written. started: when the run began, by time.perf_counter().
+    old_checkpoints: of another training in out_dir, whose log is set aside."""
+    wandb = start_wandb(config) if config['wandb_log'] else None   # first: if it fails, nothing has been touched
+    rows = None
+    if not config['eval_only']:
+        if old_checkpoints:
+            set_aside(config['out_dir'], ['log.csv'])
+        rows = open_log(config['out_dir'], iter_num)
+
+    def log(line, **row):
+        tqdm.write(line)   # print() would tear the progress bar
+        if rows is not None:
+            rows.writerow({**row, 'elapsed_s': round(time.perf_counter() - started, 1)})
+        if wandb is not None:
+            wandb.log({k.replace('_loss', '/loss'): v for k, v in row.items()})
+
+    return log
+
+
+def start_wandb(config):
+    """The module wandb, with a run in it."""
+    try:
+        import wandb
+        wandb.init(project=config['wandb_project'], name=config['wandb_run_name'], config=config)
+        return wandb
+    except Exception as e:   # not installed, no account, no network
+        fail(f'wandb_log = True, but wandb does not start ({first_line(e)}); try WANDB_MODE=offline, or '
+             '--wandb_log=False')
+
+
+def print_summary(out_dir, seconds, tokens_read, val_loss, data_dir, tokenizer, vocab_size, decode):
+    """What came of a run, as a table, and what to type next. val_loss is in nats per token; tokenizer and
+    vocab_size as load_tokenizer gives them; decode as cached_decoder does."""
+    tokens_in_train = os.path.getsize(os.path.join(data_dir, 'train.bin')) // 2
+    baseline = unigram_loss(data_dir, vocab_size)
+    unit = 'character' if tokenizer['kind'] == 'char' else 'token'
+    bits = bits_per_char(val_loss, decode, data_dir)
+    baseline_bits = bits_per_char(baseline, decode, data_dir)
+    files = [name for name in ('ckpt.pt', 'last.pt', 'log.csv') if os.path.exists(os.path.join(out_dir, name))]
+
+    print(f'  time      {tqdm.format_interval(seconds)}, evaluations included')
+    print(f'  read      {tokens_read:,} tokens, {tokens_read / tokens_in_train:.2f} times train.bin')
+    print(f'  val loss  {val_loss:.3f} nats per token; baseline ({unit} frequencies) {baseline:.3f}')
+    if bits is not None:
+        print(f'  in bits   {bits:.3f} per character; baseline ({unit} frequencies) {baseline_bits:.3f}')
+    print(f'  files     {out_dir}: ' + ', '.join(files))
+    if 'ckpt.pt' in files:
+        print('next:', command_line(['python', 'sample.py', f'--out_dir={out_dir}']))
+
+
+def resume_command():
+    """What to type to go on with a training that stopped."""
+    if 'RANK' in os.environ:
+        return 'the same torchrun command, with --init_from=resume at its end'
+    again = [arg for arg in sys.argv if not arg.startswith('--init_from=')]
+    return command_line(['python', *again, '--init_from=resume'])
+
+
+def command_line(words):
+    """Words as the shell at hand takes them."""
+    if os.name == 'nt':
+        return subprocess.list2cmdline(words)
+    return shlex.join(words)

@@ -1,0 +1,107 @@
+"""The prompt that sample.py and explain.py read, and what sample.py shows: lines that fit a terminal, texts
+that grow."""
+
+import io
+import os
+import re
+import shutil
+import sys
+
+from tqdm import tqdm
+
+from support.errors import fail
+
+DASHES = '---------------'   # nanoGPT's, between samples
+
+
+def read_prompt(start):
+    """The text that `start` means: itself, with \\n for a new line; the file's for FILE:name; standard
+    input's for -."""
+    try:
+        if start == '-':
+            text = io.TextIOWrapper(sys.stdin.buffer, encoding='utf-8-sig').read()   # with \n for Windows' \r\n
+            text = text.removesuffix('\n')   # which echo adds
+        elif start.startswith('FILE:'):
+            with open(start[5:], encoding='utf-8-sig') as f:
+                text = f.read()
+        else:
+            text = start.replace('\\n', '\n')
+    except (OSError, UnicodeDecodeError) as e:
+        where = 'in standard input' if start == '-' else f'file {start[5:]}'
+        reason = getattr(e, 'strerror', 'it is not UTF-8')
+        fail(f'the prompt {where} cannot be read: {reason}')
+    if not text:
+        fail('the prompt is empty; give at least one character, as in --start="A"')
+    return text
+
+
+def fit(text):
+    """On a terminal: text with new lines in place of some spaces, so that its lines fit. Elsewhere: as it
+    is."""
+    if not sys.stdout.isatty():
+        return text
+    columns = shutil.get_terminal_size().columns
+    # where a line is too long: as much of it as fits, up to a space
+    return re.sub(rf'(?=[^\n]{{{columns + 1}}})([^\n]{{1,{columns}}}) ', r'\1\n', text.replace('\t', ' '))
+
+
+def bold(text):
+    """On a terminal: text in bold, unless the user wants no colours (https://no-color.org). Elsewhere: as
+    it is."""
+    if not sys.stdout.isatty() or 'NO_COLOR' in os.environ:
+        return text
+    return f'\x1b[1m{text}\x1b[0m'
+
+
+def print_sample(start, text):
+    """A whole sample: the prompt, and what the model wrote after it."""
+    whole = fit(start + text)   # which changes no length
+    print(f'{bold(whole[:len(start)])}{whole[len(start):]}\n{DASHES}')
+
+
+class GrowingText:
+    """Shows the first of several texts while it is written."""
+
+    def __init__(self, start, stop):
+        self.start = start
+        self.stop = stop
+        self.shown = fit(start)   # what is on the screen
+        print(bold(self.shown), end='', flush=True)
+
+    def show(self, texts):
+        """Print what is certain of the text by now. Held back is what the next tokens may turn into another
+        character, into `stop`, or, on a terminal, into a longer word."""
+        n_held = max(0, len(self.stop) - 1)
+        certain = self.start + texts[0][:max(0, len(texts[0]) - n_held)].rstrip('\ufffd')
+        if sys.stdout.isatty():
+            certain = certain.rpartition(' ')[0]
+        certain = fit(certain)
+        print(certain[len(self.shown):], end='', flush=True)
+        if len(certain) > len(self.shown):
+            self.shown = certain
+
+    def finish(self, texts):
+        """Print the rest of the text; returns the texts that are still to be printed."""
+        print(fit(self.start + texts[0])[len(self.shown):] + f'\n{DASHES}')
+        return texts[1:]
+
+
+class GrowingLines:
+    """Shows the newest part of several texts while they are written, each on a line of its own."""
+
+    def __init__(self, start, n):
+        self.start = start
+        self.lines = [tqdm(bar_format='{desc}', position=i, leave=False, dynamic_ncols=True, file=sys.stdout)
+                      for i in range(n)]
+
+    def show(self, texts):
+        """Show the end of each text."""
+        columns = shutil.get_terminal_size().columns
+        for line, text in zip(self.lines, texts):
+            line.set_description_str(''.join(c if c.isprintable() else ' ' for c in self.start + text)[1 - columns:])
+
+    def finish(self, texts):
+        """Take the lines away; returns the texts that are still to be printed: all of them."""
+        for line in reversed(self.lines):
+            line.close()
+        return texts

@@ -1,0 +1,98 @@
+"""tools/export.py: in transformers the same logits and tokens; in a file the model alone."""
+
+import os
+import re
+
+import pytest
+import torch
+from conftest import ECA, TINY, load
+
+from support.checkpoints import load_checkpoint
+from support.tokenizer import get_codec, gpt2_tokens
+
+PORTUGUESE = 'Não há pressa, José: o coração da avó «às vezes» dói…\n\n\tPõe-te à janela — são 7h30!  Até já.\r\n 😀'
+
+
+@torch.no_grad()
+def assert_same_logits(ours, hf, vocab_size):
+    idx = torch.randint(vocab_size, (3, ours.config.block_size))
+    torch.testing.assert_close(ours.eval()(idx, idx)[0][..., :vocab_size], hf.eval()(idx).logits, rtol=0, atol=1e-4)
+
+
+def export(workspace, out_dir, to):
+    """(our model, transformers' model, its tokenizer) of a checkpoint and of what tools/export.py makes of it."""
+    transformers = pytest.importorskip('transformers')
+    said = workspace.run('tools/export.py', f'--out_dir={out_dir}', f'--to={to}/',
+                         env={'TIKTOKEN_CACHE_DIR': str(workspace / 'none')})
+    assert f'wrote {to}' in said
+    hf = transformers.AutoModelForCausalLM.from_pretrained(to)
+    hf_tokenizer = transformers.AutoTokenizer.from_pretrained(to)
+    assert (to / 'model.safetensors').exists() and not list(to.parent.glob('*.tmp'))
+    return load_checkpoint(str(out_dir / 'ckpt.pt'))[0], hf, hf_tokenizer
+
+
+@pytest.mark.parametrize('bias', [False, True])
+def test_characters_out(prepared, tmp_path, bias):
+    """A character model in transformers: the same logits, a fast tokenizer, a pipeline that writes."""
+    transformers = pytest.importorskip('transformers')
+    prepared.run('train.py', *TINY, '--max_iters=3', f'--bias={bias}', f'--out_dir={tmp_path}/out')
+    ours, hf, hf_tokenizer = export(prepared, tmp_path / 'out', tmp_path / 'hf')
+    assert_same_logits(ours, hf, ours.config.vocab_size)
+    text = (prepared / ECA / 'amostra.txt').read_text(encoding='utf-8')[:5000]
+    encode, decode = get_codec(load(tmp_path / 'out' / 'ckpt.pt')['tokenizer'])
+    assert hf_tokenizer.is_fast and hf_tokenizer(text).input_ids == encode(text)
+    assert hf_tokenizer.decode(encode(text)) == text == decode(encode(text))
+    written = transformers.pipeline('text-generation', str(tmp_path / 'hf'))('Meu caro', do_sample=True)
+    assert len(written[0]['generated_text']) == 32   # the window is full
+    refused = prepared.run('sample.py', f'--init_from={tmp_path}/hf', '--start=漢', fails=True)
+    assert "the model's tokenizer cannot read the prompt" in refused
+    again = prepared.run('tools/export.py', f'--out_dir={tmp_path}/out', f'--to={tmp_path}/hf', fails=True)
+    assert f'to = {tmp_path}/hf is there already' in again
+
+
+def test_gpt2_tokens_out(prepared, tmp_path, tiktoken_cache, monkeypatch):
+    """A model over GPT-2's own tokens: prepared, trained, exported; the padding of the vocabulary stays behind."""
+    pytest.importorskip('transformers')
+    env = {'TIKTOKEN_CACHE_DIR': tiktoken_cache}
+    prepared.run('data/shakespeare/prepare.py', prepared / ECA / 'amostra.txt', env=env)
+    prepared.run('train.py', *TINY, '--dataset=shakespeare', '--n_layer=1', '--n_embd=8', '--max_iters=2',
+                 f'--out_dir={tmp_path}/out')   # needs no tokenizer
+    offline = prepared.run('sample.py', f'--out_dir={tmp_path}/out', fails=True)
+    assert "GPT-2's vocabulary could not be fetched" in offline and 'TIKTOKEN_CACHE_DIR' in offline
+    assert '---' in prepared.run('sample.py', f'--out_dir={tmp_path}/out', '--max_new_tokens=5', env=env)
+    line = prepared.run('train.py', *TINY, '--dataset=shakespeare', '--n_layer=1', '--n_embd=8', '--init_from=resume',
+                        '--eval_only=True', '--eval_iters=0', f'--out_dir={tmp_path}/out')
+    assert 'the tokenizer is not on this machine: no text, no bits per character' in line and ': val loss' in line
+    assert 'it writes' not in line and not re.search(r'\d bits per character', line)
+    checkpoint = load(tmp_path / 'out' / 'ckpt.pt')
+    with monkeypatch.context() as m:
+        m.setenv('TIKTOKEN_CACHE_DIR', tiktoken_cache)
+        bpe = [token.decode('latin-1') for token in gpt2_tokens({})]
+        checkpoint['tokenizer'] = {'kind': 'gpt2', 'bpe': bpe}   # as a finetuned model has it: whole
+        encode, _ = get_codec({'kind': 'gpt2'})
+        ids = encode(PORTUGUESE)
+    torch.save(checkpoint, tmp_path / 'out' / 'ckpt.pt')
+    assert '---' in prepared.run('sample.py', f'--out_dir={tmp_path}/out', '--max_new_tokens=5')   # no vocabulary here
+    ours, hf, hf_tokenizer = export(prepared, tmp_path / 'out', tmp_path / 'hf')
+    assert hf.config.vocab_size == len(hf_tokenizer) == 50257 and ours.config.vocab_size == 50304
+    assert_same_logits(ours, hf, 50257)
+    assert hf_tokenizer(PORTUGUESE).input_ids == ids and hf_tokenizer.decode(ids) == PORTUGUESE
+    assert hf_tokenizer.eos_token_id == hf.config.eos_token_id == 50256
+
+
+def test_model_to_give_away(prepared, tmp_path):
+    """tools/export.py to a .pt file: the model alone, in half precision; it writes, and cannot be resumed."""
+    prepared.run('train.py', *TINY, '--max_iters=3', '--out_dir=out-give')
+    (tmp_path / 'out').mkdir()
+    said = prepared.run('tools/export.py', '--out_dir=out-give', f'--to={tmp_path}/out/ckpt.pt')
+    whole = load(prepared / 'out-give' / 'ckpt.pt')
+    alone = load(tmp_path / 'out' / 'ckpt.pt')
+    size = os.path.getsize(tmp_path / 'out' / 'ckpt.pt')
+    assert f'{size / 1e6:.2f} MB' in said and size < os.path.getsize(prepared / 'out-give' / 'ckpt.pt') / 3
+    assert all(torch.equal(alone['model'][k], v.half()) for k, v in whole['model'].items())
+    text = prepared.run('sample.py', f'--out_dir={tmp_path}/out', '--num_samples=1', '--max_new_tokens=60')
+    assert len(text) == 1 + 60 + len('\n---------------\n')
+    message = prepared.run('train.py', *TINY, '--init_from=resume', f'--out_dir={tmp_path}/out', fails=True)
+    assert 'is a model to sample from, not the state of a training' in message
+    again = prepared.run('tools/export.py', '--out_dir=out-give', f'--to={tmp_path}/out/ckpt.pt', fails=True)
+    assert 'is there already' in again
