@@ -30,7 +30,7 @@ def _convert(key, value, default):
         if kind is bool:
             return {'true': True, 'false': False}[str(value).lower()]
         number = float(value) if kind is float else ast.literal_eval(str(value))
-        if bool in (type(value), type(number)) or kind(number) != number:   # no True, no 2.5 for an int; 5e3 will do
+        if bool in (type(value), type(number)) or kind(number) != number:   # True and 2.5 are no int; 5e3 is one
             raise ValueError
         return kind(number)
     except (ValueError, TypeError, KeyError, SyntaxError, OverflowError, MemoryError):
@@ -82,7 +82,7 @@ def _explain(e, path):
 def _read_comments(source, settings):
     """{setting: (comment beside it, title of its group)}, of the block of settings in a script's source. A title is a
     line such as '# data' or '# wandb: logging to Weights & Biases'."""
-    block = source.split('configurator.py')[0]
+    block = source.split('\nexec(open(')[0]   # what stands above the line that runs this code
     found = {}
     group = ''
     for title, key, comment in re.findall(r'^(?:# (.*)|(\w+) = .*?(?:[ \t]+# (.*))?)$', block, re.MULTILINE):
@@ -109,7 +109,7 @@ def _print_help(settings, path, topic):
     default = {key: f'{key}={settings[key]!r}' for key in about}
     if topic or len(about) <= 20:
         keys = [key for key in about if topic in ('', 'all', key)]
-        column = min(26, max(len(default[key]) for key in keys)) + 6
+        column = min(26, max([len(default[key]) for key in keys], default=0)) + 6
         for key in keys:
             comment, _ = about[key]
             line = textwrap.fill(comment, 79, initial_indent=f'  --{default[key]}  '.ljust(column),

@@ -80,8 +80,9 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             k, v = update_cache(cache, k, v, pos)
 
-        # weights = softmax(q @ k.mT / sqrt(hs)), with -inf where a position would look ahead; (B, nh, T, T) at pos = 0
-        # y = dropout(weights) @ v
+        # the calls below compute, for a whole sequence and without dropout:
+        #     future = torch.full((T, T), -math.inf).triu(1)                        # no position may look ahead
+        #     y = (q @ k.mT / math.sqrt(hs) + future).softmax(dim=-1) @ v           # (B, nh, T, T) @ (B, nh, T, hs)
         p = self.attn_dropout.p if self.training else 0.0
         if p > 0 and pos == 0 and x.device.type == 'cpu':
             y = attention_in_blocks(q, k, v, self.attn_dropout)   # faster there: see the end of this file
@@ -208,8 +209,8 @@ class GPT(nn.Module):
         self.transformer.wpe.weight.copy_(amplitude * sinusoids)
 
     def crop_block_size(self, block_size):
-        """Shorten the longest sequence, e.g. from GPT-2's 1024 to 256; before configure_optimizers, whose optimizers
-        would keep the old wpe. Raises ValueError unless 1 <= block_size <= the model's own."""
+        """Shorten the longest sequence, e.g. from GPT-2's 1024 to 256. Call it before configure_optimizers: optimizers
+        made earlier would keep the old wpe. Raises ValueError unless 1 <= block_size <= the model's own."""
         if not 1 <= block_size <= self.config.block_size:
             raise ValueError(f"block_size = {block_size} is not between 1 and the model's {self.config.block_size}")
         self.config.block_size = block_size
@@ -253,8 +254,8 @@ class GPT(nn.Module):
     @classmethod
     def from_pretrained(cls, name, dropout=0.0):
         """A GPT with the weights of a GPT-2: a Hugging Face Hub id such as 'gpt2-xl', or a folder that transformers
-        reads. Raises ValueError for another architecture, OSError for what cannot be found; the message is about 'it',
-        which the caller names."""
+        reads. Raises ValueError for another architecture, OSError for what cannot be found; messages begin with 'it',
+        for the caller to put the name before."""
         from transformers import AutoConfig, GPT2LMHeadModel
         c = AutoConfig.from_pretrained(name)
         if c.model_type != 'gpt2':
@@ -380,9 +381,9 @@ def pick_token(logits, temperature, top_k=None, top_p=1.0):
 
 def draw(probs):
     """Draw one index from each row of probs (B, V), in proportion to its entries, whose sum need not be 1. By an
-    exponential race: if E_i ~ Exp(1), probs_i / E_i is largest at i with that probability. torch.multinomial does the
-    same and, from the same seed, draws the same; but on MPS E_i can be 0, and where probs_i is 0, too, argmax takes the
-    NaN (pytorch issue 192577). The 1e-30 prevents that."""
+    exponential race: if E_i ~ Exp(1), probs_i / E_i is largest at i with probability probs_i / sum(probs).
+    torch.multinomial does the same and, from the same seed, draws the same; but on MPS E_i can be 0, and where probs_i
+    is 0, too, argmax takes the NaN (pytorch issue 192577). The 1e-30 prevents that."""
     race = probs / torch.empty_like(probs).exponential_().add_(1e-30)
     return race.argmax(dim=-1)
 

@@ -75,8 +75,10 @@ def orthogonalize(G, steps=5, eps=1e-7):
     return X.mT.contiguous() if is_tall else X   # contiguous: foreach functions are slow at other layouts
 
 
-# the polynomial a x + b x^3 + c x^5, which each step applies to the singular values
-a, b, c = 3.4445, -4.7750, 2.0315
+# each step applies the polynomial a x + b x^3 + c x^5 to the singular values x
+a = 3.4445
+b = -4.7750
+c = 2.0315
 
 
 def iterate(X, steps):
@@ -89,9 +91,9 @@ def iterate(X, steps):
 
 
 def iterate_on_gram_matrix(X, steps):
-    """The same for a long X, on a CPU: the step is X <- P X with P = a I + b A + c A A, and so A <- P A P.
-    The (n, n) matrices A and Q, the product of all P, are iterated; X is multiplied once, at the end. Needs
-    float32's digits."""
+    """The same for a long X, on a CPU. With P = a I + b A + c A A, the step is X <- P X, and so A <- P A P. Only (n, n)
+    matrices are iterated: A, and Q, which is all P multiplied; X is multiplied once, at the end. This takes fewer
+    operations, but all of float32's digits."""
     A = X @ X.mT   # (N, n, n)
     Q = None
     for step in range(steps):

@@ -74,14 +74,13 @@ if stream and not out:
         screen = terminal.GrowingLines(start, num_samples)
 
 
-def continuations(steps):
-    """(texts, whether `stop` has ended each): what the samples have written after the prompt. Each step has
-    their new tokens, (num_samples,)."""
+def continuations(samples):
+    """(texts, whether `stop` has ended each): what the samples, lists of new token ids, add to the prompt."""
     context = prompt[0, -8:].tolist()   # some tokenizers decode a token by those before it; eight are enough
     n_context = len(decode(context))
     texts = []
     are_complete = []
-    for ids in torch.stack(steps, dim=1).tolist():
+    for ids in samples:
         text = decode(context + ids)[n_context:]
         is_complete = stop != '' and stop in text
         if is_complete:
@@ -92,19 +91,22 @@ def continuations(steps):
 
 
 # generate; without cuDNN's attention, which plans anew, slowly, for each new length
-steps = []
 torch.manual_seed(seed)
 with amp, devices.no_cudnn_attention():
-    for tokens in model.stream(prompt, max_new_tokens, temperature, top_k, num_samples, keep or None, top_p):
-        steps.append(tokens)
-        if screen is None and not stop:
-            continue   # to look at each token would wait for the device
-        texts, are_complete = continuations(steps)
-        if screen is not None:
-            screen.show(texts)
-        if all(are_complete):
-            break
-texts, _ = continuations(steps)
+    steps = model.stream(prompt, max_new_tokens, temperature, top_k, num_samples, keep or None, top_p)
+    if screen is None and not stop:
+        samples = torch.stack(list(steps), dim=1).tolist()   # (num_samples, max_new_tokens)
+    else:   # look at each token, which waits for the device
+        samples = [[] for _ in range(num_samples)]
+        for tokens in steps:
+            for ids, token in zip(samples, tokens.tolist()):
+                ids.append(token)
+            texts, are_complete = continuations(samples)
+            if screen is not None:
+                screen.show(texts)
+            if all(are_complete):
+                break
+texts, _ = continuations(samples)
 
 # show what is not shown yet, or write it all
 if screen is not None:

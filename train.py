@@ -33,7 +33,7 @@ catch_crashes()   # memory that runs out, a full disk, Ctrl-C: one line instead 
 out_dir = 'out'                 # checkpoints and log.csv go here
 eval_interval = 2000            # iterations between evaluations
 log_interval = 1                # iterations between log lines
-eval_iters = 200                # random batches per split in an evaluation; 0: all of val.bin once, in order, instead
+eval_iters = 200                # random batches per split in an evaluation; 0: all of val.bin, and none of train.bin
 eval_only = False               # evaluate once, then stop
 sample_chars = 64               # at each evaluation the model writes a line this long; 0: none
 always_save_checkpoint = True   # ckpt.pt at every evaluation; False: only when val loss improves
@@ -44,7 +44,7 @@ wandb_project = 'owt'           # the project in Weights & Biases
 wandb_run_name = 'gpt2'         # this run's name in the project
 # data
 dataset = 'openwebtext'         # the folder in data/ whose prepare.py has been run
-gradient_accumulation_steps = 5 * 8   # micro-batches per iteration, over all processes; smaller ones need less memory
+gradient_accumulation_steps = 5 * 8   # micro-batches per iteration, over all processes; more of them need less memory
 batch_size = 12                 # sequences in one micro-batch
 block_size = 1024               # tokens in one sequence: the longest context
 # model
@@ -89,16 +89,18 @@ is_ddp = int(os.environ.get('RANK', -1)) != -1   # torchrun sets RANK; ddp is di
 rank = int(os.environ['RANK']) if is_ddp else 0
 world_size = int(os.environ.get('WORLD_SIZE', 1)) if is_ddp else 1
 is_master = rank == 0   # the one that prints and writes
-check_settings(config, world_size)   # exits if one is wrong, or the next division leaves a rest
+check_settings(config, world_size)   # exits if one is wrong, or the next division leaves a remainder
 micro_steps = gradient_accumulation_steps // world_size   # micro-batches of this rank, per iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
 
 # device: 'auto' becomes what is best on this machine
 device = devices.pick_device(device, is_ddp)   # under torchrun, each rank has a GPU of its own, if there are any
 device_type = torch.device(device).type
+devices.speed_up(device)   # on CUDA: make it the current device, and do float32 matmuls in TF32
 dtype = devices.pick_dtype(dtype, device)
 compile, compile_reason = devices.pick_compile(compile, device)
-devices.speed_up(device)   # on CUDA: float32 matmuls in TF32
+if is_ddp:
+    backend = processes.pick_backend(backend, device)
 if is_master:
     print(f'device: {device}, dtype: {dtype}, compile: {compile} ({compile_reason})')
     print(f'tokens per iteration: {tokens_per_iter:,}')
@@ -127,8 +129,7 @@ def get_batch(split, number):
     data = np.memmap(os.path.join(data_dir, f'{split}.bin'), dtype=np.uint16, mode='r')
     rng = np.random.default_rng((seed, split == 'val', number))   # a random stream of its own for each split and number
     starts = rng.integers(len(data) - block_size, size=batch_size)
-    positions = starts[:, None] + np.arange(block_size + 1)   # (B, T + 1)
-    windows = to_device(data[positions])
+    windows = to_device(data[starts[:, None] + np.arange(block_size + 1)])   # (B, T + 1)
     return windows[:, :-1], windows[:, 1:]
 
 
@@ -154,7 +155,7 @@ model.to(device)
 
 # the ranks meet, for torch.distributed: not earlier, so that no rank waits for one that has failed above
 if is_ddp:
-    processes.start(backend, device)
+    processes.start(backend)
 
 # optimizers: AdamW; or Muon for the matrices in the blocks, and AdamW for the rest
 muon = None
@@ -285,7 +286,7 @@ def save(is_best):
             'tokenizer': model_tokenizer,
             'iter_num': iter_num,
             'best_val_loss': best_val_loss,
-            'elapsed_s': time.perf_counter() - started,
+            'elapsed_s': run_s(),
             'tokens_read': tokens_read,
             'config': config,
         }
@@ -294,14 +295,22 @@ def save(is_best):
         checkpoints.save_run(checkpoint, out_dir, is_best, old_checkpoints)
 
 
+def run_s():
+    """The seconds of this run so far, those before it was resumed included."""
+    return time.perf_counter() - started
+
+
 # out_dir, the log and the progress bar; eval_only leaves out_dir alone
-started = time.perf_counter() - elapsed_s   # when the run would have begun, had it never stopped
+wandb = None
 old_checkpoints = []   # names of files in out_dir from another run, which this one will replace
+if is_master and wandb_log:
+    wandb = report.start_wandb(config)   # first: where it does not start, nothing has been touched
+if is_master and not eval_only:
+    checkpoints.claim_out_dir(out_dir)
+    if init_from != 'resume':
+        old_checkpoints = checkpoints.find_old_checkpoints(out_dir)
 if is_master:
-    if not eval_only:
-        old_checkpoints = checkpoints.claim_out_dir(out_dir, is_new=init_from != 'resume')
-    # a function, log(line, **numbers): to the screen, to log.csv and, with wandb_log, to wandb
-    log = report.start_log(config, iter_num, started, old_checkpoints)
+    log = report.start_log(config, iter_num, old_checkpoints, wandb)   # log(line, **numbers): prints and keeps them
 bar = tqdm(total=max_iters, initial=iter_num, unit='it', dynamic_ncols=True,
            disable=None if is_master else True)   # None: shown on a terminal only
 
@@ -309,6 +318,7 @@ bar = tqdm(total=max_iters, initial=iter_num, unit='it', dynamic_ncols=True,
 caught = [] if eval_only else signals.catch_signals()
 
 # the training loop: stop, evaluate and save, forward and backward, step, log
+started = time.perf_counter() - elapsed_s   # when the run would have begun, had it never stopped
 t0 = time.perf_counter()
 iters_timed = 0   # iterations since t0
 while True:
@@ -332,7 +342,8 @@ while True:
             line = f"step {iter_num}: " + ', '.join(f'{split} loss {loss:.4f}' for split, loss in losses.items())
             if eval_iters == 0 and decode:
                 line += f", {evaluate.bits_per_char(losses['val'], decode, data_dir):.4f} bits per character"
-            log(line, iter=iter_num, lr=lr, train_loss=losses.get('train', math.nan), val_loss=losses['val'])
+            log(line, iter=iter_num, elapsed_s=run_s(), lr=lr,
+                train_loss=losses.get('train', math.nan), val_loss=losses['val'])
         check_finite(losses['val'], 'val loss', iter_num)
         if is_master and sample_chars > 0 and decode:
             tqdm.write(f'it writes: {sample_line()}')
@@ -391,7 +402,7 @@ while True:
             speed = f'{tokens_per_iter / dt_s:,.0f} tokens/s'
             mfu = f'{flops_per_iter / dt_s / peak_flops:.1%}' if peak_flops else 'n/a'
             log(f'iter {iter_num}: loss {loss_mean:.4f}, time {dt_s * 1000:.2f}ms, mfu {mfu}, {speed}',
-                iter=iter_num, lr=lr, loss=loss_mean)
+                iter=iter_num, elapsed_s=run_s(), lr=lr, loss=loss_mean)
             check_finite(loss_mean, 'loss', iter_num)
             bar.set_postfix_str(f'loss {loss_mean:.4f}, {speed}')
             t0 = time.perf_counter()
@@ -406,7 +417,7 @@ if is_master and is_stopping:
     print(f'stopped after {iter_num} iterations; to go on: {report.resume_command()}')
 elif is_master and not eval_only:
     print(f'done: {iter_num} iterations')
-    report.print_summary(out_dir, time.perf_counter() - started, tokens_read, best_val_loss,
+    report.print_summary(out_dir, run_s(), tokens_read, best_val_loss,
                          data_dir, data_tokenizer, data_vocab_size, decode)
 if is_ddp:
     processes.end()

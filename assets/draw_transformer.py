@@ -164,7 +164,7 @@ text(898, 294, 'A máscara soma −∞ aos escondidos:\napós o softmax, peso ze
 text(876, 225, 'Legenda', BIG, ha='left', weight='bold')
 box(876, 28, 288, 180, PANEL, radius=10)
 legend = (
-    ('B', 'textos no lote (batch)'),
+    ('B', 'sequências no lote (batch)'),
     ('T', 'caracteres lidos, T ≤ 256'),
     ('145', 'caracteres distintos'),
     ('384', 'canais por caractere'),

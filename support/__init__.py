@@ -15,6 +15,6 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     signals.py      stopping on Ctrl-C and other signals
     errors.py       one line instead of a traceback
 
-report, evaluate, dataset, tokenizer, terminal, settings, files, signals and errors do not import torch, so
-that the prepare.py scripts and tools/plot.py start at once.
+report, evaluate, dataset, tokenizer, terminal, settings, files, signals and errors do not import torch, so that the
+prepare.py scripts and tools/plot.py start at once.
 """

@@ -1,10 +1,9 @@
 """
-Checkpoints: ckpt.pt is the best state of a run (or the last evaluated), last.pt the newest, if that is
-another one.
+Checkpoints: ckpt.pt is the best state of a run (or the last evaluated), last.pt the newest, if that is another one.
 
-Each is a dict of tensors and plain values, which torch.load(weights_only=True) accepts: a file from a
-stranger can be wrong, but cannot run code. nanoGPT's checkpoints are read too, and nanoGPT reads ours. Also
-here: the folder of a run, and models that somebody else has trained.
+Each is a dict of tensors and plain values, which torch.load(weights_only=True) accepts: a file from a stranger can be
+wrong, but cannot run code. nanoGPT's checkpoints are read too, and nanoGPT reads ours. Also here: the folder of a
+run, and models that somebody else has trained.
 """
 
 import math
@@ -15,6 +14,7 @@ import zipfile
 import torch
 
 from model import GPT, GPTConfig
+from support import processes
 from support.dataset import DATA
 from support.errors import fail, first_line, is_out_of_memory
 from support.files import lock, remove_halves, set_aside, write_whole
@@ -26,23 +26,24 @@ OPENAI_MODELS = ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl')
 # -----------------------------------------------------------------------------
 # the folder of a run
 
-def claim_out_dir(out_dir, is_new):
-    """Make the folder of a run, lock it while this process lives, and remove halves of files that a killed process
-    left. If is_new, returns the names of the checkpoints of another training there, which this one will replace."""
+def claim_out_dir(out_dir):
+    """Make the folder of a run, lock it while this process lives, and remove temporary files of killed processes."""
     try:
         os.makedirs(out_dir, exist_ok=True)
         lock(out_dir)
         remove_halves(out_dir, 'ckpt.pt', 'last.pt', 'log.csv')
-        if not is_new:
-            return []
-        old_checkpoints = [name for name in ('ckpt.pt', 'last.pt') if os.path.exists(os.path.join(out_dir, name))]
-        if old_checkpoints:
-            print(f'{out_dir} has {" and ".join(old_checkpoints)} of another training, which this one will replace')
-        return old_checkpoints
     except BlockingIOError:
         fail(f'out_dir = {out_dir} is in use by another training; wait for it, or choose another with --out_dir=')
     except OSError as e:
         fail(f'out_dir = {out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
+
+
+def find_old_checkpoints(out_dir):
+    """The names of another training's checkpoints, which the training that begins in this folder will replace."""
+    names = [name for name in ('ckpt.pt', 'last.pt') if os.path.exists(os.path.join(out_dir, name))]
+    if names:
+        print(f'{out_dir} has {" and ".join(names)} of another training, which this one will replace')
+    return names
 
 
 # -----------------------------------------------------------------------------
@@ -54,12 +55,11 @@ def save_checkpoint(checkpoint, path):
 
 
 def save_run(checkpoint, out_dir, is_best, old_checkpoints):
-    """Write the state of a training to out_dir, once, since a large one takes seconds: if is_best as
-    ckpt.pt, to sample and to resume from, else as last.pt, to resume from.
+    """Write the state of a training to out_dir, once, since a large one takes seconds: if is_best as ckpt.pt, to
+    sample and to resume from, else as last.pt, to resume from.
 
-    old_checkpoints, the list from claim_out_dir, is emptied: an evaluated state replaces the checkpoints of
-    another training; a stop before the first evaluation, which may be that of a mistaken start, sets them
-    aside.
+    old_checkpoints, the list from find_old_checkpoints, is emptied: an evaluated state replaces the checkpoints of
+    another training; a stop before the first evaluation, which may be that of a mistaken start, sets them aside.
     """
     last_path = os.path.join(out_dir, 'last.pt')
     best_path = os.path.join(out_dir, 'ckpt.pt')
@@ -106,16 +106,15 @@ def load_checkpoint(path, dropout=0.0):
 
 
 def clean_names(weights):
-    """A model's state_dict without what nanoGPT may have in it: the prefix of compiled models, and the
-    causal mask, which on torch 1 was a weight."""
+    """A model's state_dict without what nanoGPT may have in it: the prefix of compiled models, and the causal mask,
+    which on torch 1 was a weight."""
     weights = {name.removeprefix('_orig_mod.'): weight for name, weight in weights.items()}
     return {name: weight for name, weight in weights.items() if not name.endswith('.attn.bias')}
 
 
 def load_run(config):
-    """(model, checkpoint) of the state in out_dir from which to resume, once it is clear that the settings,
-    train.py's, describe that model. For eval_only it is the model that sample.py writes with, which may be
-    a model alone."""
+    """(model, checkpoint) to resume from: the newest state in out_dir; with eval_only the one that sample.py writes
+    with, which may be a model alone. Exits if train.py's settings describe a model of another shape."""
     out_dir = config['out_dir']
     names = ['last.pt', 'ckpt.pt']   # the newest state, if there are both
     if config['eval_only']:
@@ -145,8 +144,8 @@ def load_run(config):
 
 
 def load_optimizers(optimizers, scaler, checkpoint, config):
-    """Give optimizers and the float16 scaler the state in a checkpoint; a sharded optimizer takes its part.
-    Their learning rates stay as they are. Exits if the checkpoint is of another optimizer."""
+    """Give optimizers and the float16 scaler the state in a checkpoint; a sharded optimizer takes its part. Their
+    learning rates stay as they are. Exits if the checkpoint is of another optimizer."""
     if 'optimizer' not in checkpoint:   # a model alone, which load_run admits for eval_only
         return
     if checkpoint.get('scaler'):
@@ -156,22 +155,9 @@ def load_optimizers(optimizers, scaler, checkpoint, config):
         states = [states]
     try:
         for opt, state in zip(optimizers, states, strict=True):
-            load_moments(opt, state['state'])
+            processes.load_state(opt, state['state'])
     except (ValueError, IndexError, KeyError, TypeError, AttributeError):   # a stranger's, too
         fail(f"{config['out_dir']} was trained with another optimizer than {config['optimizer']}; use the same")
-
-
-def load_moments(opt, state):
-    """Copy {number of a parameter: {name: moment}} into an optimizer. Raises ValueError and its like for
-    what does not fit."""
-    params = [p for group in opt.param_groups for p in group['params']]
-    inner = getattr(opt, 'optim', opt)   # of a sharded one, the part in this process
-    own = {p for group in inner.param_groups for p in group['params']}
-    for i, moments in state.items():
-        if any(moment.dim() and moment.shape != params[i].shape for moment in moments.values()):
-            raise ValueError
-        if params[i] in own:   # 'step' goes to the device, too, where a fused AdamW counts
-            inner.state[params[i]] = {k: moment.to(params[i].device) for k, moment in moments.items()}
 
 
 # -----------------------------------------------------------------------------
@@ -198,8 +184,8 @@ def checkpoint_tokenizer(checkpoint):
 
 
 def load_pretrained(name, dropout=0.0, block_size=None):
-    """(model, the record of its tokenizer): a GPT on the CPU with the weights of a GPT-2, named by its
-    Hugging Face Hub id or its folder. The record is whole, so that later no network is needed."""
+    """(model, the record of its tokenizer): a GPT on the CPU with the weights of a GPT-2, named by its Hugging Face
+    Hub id or its folder. The record is whole, so that later no network is needed."""
     what = f'init_from = {name}'
     if name not in OPENAI_MODELS and '/' not in name and not os.path.isdir(name):
         fail(f"{what} is not known; use 'scratch', 'resume', {', '.join(OPENAI_MODELS)}, OWNER/NAME of a GPT-2 on the "
@@ -213,8 +199,8 @@ def load_pretrained(name, dropout=0.0, block_size=None):
     try:
         model = GPT.from_pretrained(name, dropout)
         model.crop_block_size(block_size or model.config.block_size)
+        if name in OPENAI_MODELS:
+            return model, {'kind': 'gpt2', 'bpe': [token.decode('latin-1') for token in gpt2_tokens({})]}
     except Exception as e:   # a hub, a cache and strangers' files can raise anything
         fail(f'{what} cannot be loaded: {first_line(e)}')
-    if name in OPENAI_MODELS:
-        return model, {'kind': 'gpt2', 'bpe': [token.decode('latin-1') for token in gpt2_tokens({})]}
     return model, hf_record(load_hf_tokenizer(name, what))

@@ -1,8 +1,8 @@
 """
 Only for speed on a CPU: whether the processor multiplies bfloat16, and weights in float16 for sampling.
 
-(Dropout and attention_in_blocks, which are for a CPU too, stand at the end of model.py, which works without
-this file.)
+(Dropout and attention_in_blocks, which are for a CPU too, stand at the end of model.py, which works without this
+file.)
 """
 
 import platform
@@ -12,15 +12,14 @@ from torch import nn
 
 
 def has_bfloat16():
-    """Whether the processor multiplies bfloat16 matrices in hardware; elsewhere torch is a hundredfold
-    slower at it."""
+    """Whether the processor multiplies bfloat16 matrices in hardware; elsewhere torch is a hundredfold slower at
+    it."""
     flags = getattr(torch.cpu, 'get_capabilities', dict)()   # an older torch has no such function
     return bool(flags.get('amx_bf16') or flags.get('avx512_bf16'))
 
 
 def can_pack():
-    """Whether PackedLinear works here: it needs FBGEMM, a part of torch that is sound on x86 processors
-    only."""
+    """Whether PackedLinear works here: it needs FBGEMM, a part of torch that is sound on x86 processors only."""
     return platform.machine() in ('x86_64', 'AMD64') and 'fbgemm' in torch.backends.quantized.supported_engines
 
 
@@ -33,8 +32,8 @@ def pack_weights(model):
 
 
 class PackedLinear(nn.Module):
-    """nn.Linear whose weights are float16 and whose arithmetic is float32. To write one token, every weight
-    is read once, so half the bytes is up to twice the speed."""
+    """nn.Linear whose weights are float16 and whose arithmetic is float32. To write one token, every weight is read
+    once, so half the bytes is up to twice the speed."""
 
     def __init__(self, linear):
         super().__init__()

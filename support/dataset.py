@@ -1,7 +1,7 @@
 """
-Data sets: train.bin and val.bin, token ids as raw uint16, and meta.pkl, their vocabulary. Written by the
-prepare.py scripts, with what those share, and read by train.py. Needs numpy and tqdm; tokens of words need
-tiktoken or transformers.
+Data sets: train.bin and val.bin, token ids as raw uint16, and meta.pkl, their vocabulary. Written by the prepare.py
+scripts, with what those share, and read by train.py. Needs numpy and tqdm; tokens of words need tiktoken or
+transformers.
 """
 
 import argparse
@@ -30,8 +30,8 @@ TOKENIZER = dict(default='gpt2', help="'gpt2', or a Hugging Face tokenizer's Hub
 # reading data sets
 
 def find_dataset(name, block_size):
-    """The folder of a data set in data/. Exits unless each of its two .bin files holds a window of
-    block_size tokens and the one that comes next."""
+    """The folder of a data set in data/. Exits unless each of its two .bin files holds a window of block_size tokens
+    and the one that comes next."""
     data_dir = os.path.join(DATA, name)
     for split in ('train', 'val'):
         count_tokens(data_dir, split, block_size)
@@ -65,9 +65,8 @@ def check_ids(ids, vocab_size, data_dir):
 
 
 def check_vocabulary(data_dir, data_tokenizer, data_vocab_size, model_tokenizer, model_vocab_size):
-    """Exit unless the data set was prepared with the model's tokenizer. Both tokenizers are records. Of
-    large .bin files only a part is read: the first and the last million tokens, and some thousand
-    between."""
+    """Exit unless the data set was prepared with the model's tokenizer. Both tokenizers are records. Of large .bin
+    files only a part is read: the first and the last million tokens, and some thousand between."""
     is_same = all(data_tokenizer.get(k) == model_tokenizer.get(k) for k in ('kind', 'itos', 'json'))
     if not is_same or not fits(data_tokenizer, data_vocab_size, model_vocab_size):
         fail(f'the vocabulary in {data_dir} is not that of the model; prepare the text with the same one')
@@ -81,7 +80,7 @@ def check_vocabulary(data_dir, data_tokenizer, data_vocab_size, model_tokenizer,
 # the prepare.py scripts: their command line, and the text
 
 def begin():
-    """What every prepare.py does first: see catch_crashes; and what is printed is seen at once."""
+    """What every prepare.py does first: install crash handling, and print each line at once."""
     catch_crashes()
     sys.stdout.reconfigure(line_buffering=True)
 
@@ -137,8 +136,7 @@ def download(url, max_bytes, timeout_s=30):
 
 
 def find_text(paths, input_path, url, max_bytes=200_000_000):
-    """The text of the files in paths; without any, of input_path, which is first downloaded if it is not
-    there."""
+    """The text of the files in paths; without any, of input_path, which is first downloaded if it is not there."""
     if not paths and not os.path.exists(input_path):
         print(f'downloading {url}')
         try:
@@ -162,8 +160,8 @@ def check_length(text):
 # characters
 
 def write_char_dataset(text, folder):
-    """Write train.bin (the first 90 % of the characters), val.bin (the rest) and meta.pkl into folder, and
-    print what they hold."""
+    """Write train.bin (the first 90 % of the characters), val.bin (the rest) and meta.pkl into folder, and print what
+    they hold."""
     check_length(text)
     ids, chars = encode_chars(text)
     n = int(len(ids) * 0.9)
@@ -177,8 +175,8 @@ def write_char_dataset(text, folder):
 
 
 def encode_chars(text):
-    """text -> (ids as a uint16 array, the list of its distinct characters in order); an id is a place in
-    that list."""
+    """text -> (ids as a uint16 array, the list of its distinct characters in order); an id is a place in that
+    list."""
     step = 1 << 18   # in pieces, so that four bytes a character are never in memory for the whole text
 
     def code_points(start):
@@ -202,8 +200,8 @@ def encode_chars(text):
 # tokens of words
 
 def write_token_dataset(text, folder, tokenizer):
-    """Write train.bin (the first 90 % of the text), val.bin (the rest) and, except for GPT-2's tokenizer,
-    meta.pkl into folder, and print what they hold."""
+    """Write train.bin (the first 90 % of the text), val.bin (the rest) and, except for GPT-2's tokenizer, meta.pkl
+    into folder, and print what they hold."""
     check_length(text)
     encode, _, meta = make_encoder(tokenizer)
     n = int(len(text) * 0.9)
@@ -221,9 +219,9 @@ def write_token_dataset(text, folder, tokenizer):
 
 
 def make_encoder(name):
-    """(encode, end, meta): encode(text) -> list of ids, special tokens in the text as text; the id that
-    ends a document, or None; what meta.pkl is to hold, None for 'gpt2', which needs no meta.pkl. Any other
-    name is a Hugging Face tokenizer: a Hub id or a folder."""
+    """(encode, end, meta): encode(text) -> list of ids, special tokens in the text as text; the id that ends a
+    document, or None; what meta.pkl is to hold, None for 'gpt2', which needs no meta.pkl. Any other name is a Hugging
+    Face tokenizer: a Hub id or a folder."""
     if name == 'gpt2':
         gpt2 = gpt2_encoding({'kind': 'gpt2'})
         return gpt2.encode_ordinary, GPT2_END, None
@@ -240,9 +238,9 @@ def make_encoder(name):
 
 
 def split_text(text, size=1 << 20):
-    """Cut a long text in pieces of `size` characters or a little more, where GPT-2's tokenizer cuts it
-    anyway: before a single space or line break between two words. So the tokens of the pieces are those of
-    the whole. (A text without such a place is cut at twice the size.)"""
+    """Cut a long text in pieces of `size` characters or a little more, where GPT-2's tokenizer cuts it anyway: before
+    a single space or line break between two words. So the tokens of the pieces are those of the whole. (A text
+    without such a place is cut at twice the size.)"""
     start = 0
     while start < len(text):
         gap = re.compile(r'(?<=\S)[ \n](?=\S)').search(text, start + size, start + 2 * size)
@@ -255,8 +253,7 @@ def split_text(text, size=1 << 20):
 # writing
 
 def write_token_files(folder, train, val, meta):
-    """Write train.bin, val.bin and meta.pkl; with meta = None, remove a meta.pkl that another tokenizer
-    left."""
+    """Write train.bin, val.bin and meta.pkl; with meta = None, remove a meta.pkl that another tokenizer left."""
     try:
         write_files(folder, {'train.bin': train, 'val.bin': val, 'meta.pkl': pickle.dumps(meta) if meta else None})
     except OSError as e:
@@ -264,8 +261,8 @@ def write_token_files(folder, train, val, meta):
 
 
 def write_files(folder, contents):
-    """Write {name: bytes, an array, or an iterable of them} into folder; None removes a file. No file
-    changes before everything new is on the disk. Raises OSError."""
+    """Write {name: bytes, an array, or an iterable of them} into folder; None removes a file. No file changes before
+    everything new is on the disk. Raises OSError."""
     with ExitStack() as stack:   # at its end, each file takes its name
         for name, content in contents.items():
             if content is None:

@@ -10,9 +10,9 @@ from support.errors import fail, first_line
 
 
 def pick_device(device, is_ddp=False):
-    """The name of the device to compute on. 'auto' is CUDA, else MPS, else CPU; a device by name ('cuda:1',
-    'mps', 'cpu') must be there. Under torchrun each process has a CUDA device of its own, and MPS is not
-    used, since Gloo does not know it."""
+    """The name of the device to compute on. 'auto' is CUDA, else MPS, else CPU; a device by name ('cuda:1', 'mps',
+    'cpu') must be there. Under torchrun each process has a CUDA device of its own, and MPS is not used, since Gloo
+    does not know it."""
     has = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
     if is_ddp and device.startswith('cuda:') and int(os.environ.get('LOCAL_WORLD_SIZE', 1)) > 1:
         fail(f'device = {device} would be the device of every process; use --device=cuda, which gives each its own')
@@ -37,8 +37,8 @@ def pick_device(device, is_ddp=False):
 
 
 def speed_up(device):
-    """On CUDA: make the device the current one, and let float32 matmuls use TF32, several times faster and
-    hardly less exact."""
+    """On CUDA: make the device the current one, and let float32 matmuls use TF32, several times faster and hardly
+    less exact."""
     if torch.device(device).type == 'cuda':
         torch.cuda.set_device(torch.device(device).index or 0)
         torch.set_float32_matmul_precision('high')
@@ -58,8 +58,7 @@ def pick_dtype(dtype, device):
 
 
 def pick_sampling_dtype(dtype, device):
-    """The name of the dtype to sample in. As pick_dtype, but a CPU reads its weights in float16 where it
-    can."""
+    """The name of the dtype to sample in. As pick_dtype, but a CPU reads its weights in float16 where it can."""
     if dtype == 'auto' and torch.device(device).type == 'cpu':
         return 'float16' if can_pack() else 'float32'
     return pick_dtype(dtype, device)
@@ -90,8 +89,7 @@ def prepare_sampling(model, device, dtype):
 
 @contextmanager
 def no_cudnn_attention():
-    """cuDNN's attention plans anew, for 30 ms, at each length of the key/value cache. Generate inside this
-    context."""
+    """A context without cuDNN's attention, which plans anew, for 30 ms, at each length of the key/value cache."""
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         yield
@@ -117,9 +115,9 @@ def pick_compile(compile, device):
 
 
 def pick_piece_size(device, block_size, batch_size):
-    """How many sequences of a batch to put through the model at once: the gradient is the same. On CPU 2048
-    tokens, which its caches hold; on MPS 16384, since on M1 and M2 matmuls that sum over 32767 tokens or
-    more go wrong (pytorch issue 195163); on CUDA the whole batch."""
+    """How many sequences of a batch to put through the model at once: the gradient is the same. On CPU 2048 tokens,
+    which its caches hold; on MPS 16384, since on M1 and M2 matmuls that sum over 32767 tokens or more go wrong
+    (pytorch issue 195163); on CUDA the whole batch."""
     tokens = {'cpu': 2048, 'mps': 16384}.get(torch.device(device).type)
     if tokens is None:
         return batch_size

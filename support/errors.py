@@ -36,8 +36,7 @@ def check_finite(value, name, iter_num):
 
 
 def catch_crashes():
-    """From here on, what is no bug ends in one line, and Ctrl-C without a word; anything else keeps its
-    traceback. And where the console lacks a character, its code is printed, instead of an error."""
+    """Install explain_crash as sys.excepthook, and print characters that the console lacks as their codes."""
     sys.excepthook = explain_crash
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):   # a notebook's has not
@@ -45,7 +44,7 @@ def catch_crashes():
 
 
 def explain_crash(kind, e, trace):
-    """A sys.excepthook, as catch_crashes says."""
+    """A sys.excepthook: one line for what is no bug (for Ctrl-C none), a traceback for anything else."""
     if kind is KeyboardInterrupt:
         return
     if kind is BrokenPipeError:   # whoever read the output has read enough; Python's own flush at exit must not fail

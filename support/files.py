@@ -17,9 +17,8 @@ except ImportError:   # Windows
 
 @contextmanager
 def replacing(path):
-    """A binary file to write to, which takes the name path when the block ends: whole, or not at all. If
-    path is a symbolic link, the file that it points to is replaced. Raises OSError, or what the block
-    raises."""
+    """A binary file to write to, which takes the name path when the block ends: whole, or not at all. If path is a
+    symbolic link, the file that it points to is replaced. Raises OSError, or what the block raises."""
     target = os.path.realpath(path)
     temporary = f'{target}.{os.getpid()}.tmp'
     try:
@@ -35,8 +34,8 @@ def replacing(path):
 
 @contextmanager
 def making_folder(path):
-    """The name of a folder to write to, which takes the name path when the block ends: whole, or not at
-    all. Raises OSError if path is there, or what the block raises."""
+    """The name of a folder to write to, which takes the name path when the block ends: whole, or not at all. Raises
+    OSError if path is there, or what the block raises."""
     temporary = f'{path}.{os.getpid()}.tmp'
     try:
         yield temporary
@@ -56,7 +55,7 @@ def write_whole(path, write):
 
 
 def remove_halves(folder, *names):
-    """Remove what processes that were killed while they wrote these files have left."""
+    """Remove the temporary files that killed processes have left beside these files."""
     for name in names:
         for half in glob.glob(os.path.join(glob.escape(folder), f'{name}.*.tmp')):
             os.remove(half)
@@ -72,11 +71,14 @@ def set_aside(folder, names):
 
 
 def lock(folder):
-    """Lock a folder while the file that is returned is open. Raises BlockingIOError if another process has
-    it. Does nothing on Windows and on file systems without locks; between machines it does not hold."""
+    """Lock a folder while the file that is returned is open. Raises BlockingIOError if another process has it. Does
+    nothing on Windows and on file systems without locks; between machines it does not hold."""
     if fcntl is None:
         return None
-    f = os.open(folder, os.O_RDONLY)
+    try:
+        f = os.open(folder, os.O_RDONLY)
+    except OSError:   # it cannot be read, only written to
+        return None
     try:
         fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

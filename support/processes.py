@@ -12,20 +12,24 @@ import torch.distributed as dist
 from support.errors import fail
 
 
-def start(backend, device):
-    """Join the other processes. backend 'auto' is NCCL on CUDA, with Gloo beside it for what lies in the
-    CPU's memory, and Gloo elsewhere."""
+def pick_backend(backend, device):
+    """How the processes talk to each other: 'auto' is NCCL on CUDA, with Gloo beside it for what lies in the CPU's
+    memory, and Gloo elsewhere."""
     kind = torch.device(device).type
     if kind == 'mps' or backend not in ('auto', 'gloo', 'nccl') or (backend == 'nccl' and kind != 'cuda'):
         fail(f'backend = {backend} cannot join processes on {kind}; use --backend=auto, and on a Mac --device=cpu')
-    if backend == 'auto':
-        backend = 'cpu:gloo,cuda:nccl' if kind == 'cuda' else 'gloo'
+    if backend != 'auto':
+        return backend
+    return 'cpu:gloo,cuda:nccl' if kind == 'cuda' else 'gloo'
+
+
+def start(backend):
+    """Join the other processes."""
     dist.init_process_group(backend)
 
 
 def end():
-    """Leave the other processes, once all have come here: torchrun would end rank 0, which may still be
-    saving, when another rank has ended."""
+    """Wait for all ranks, then leave: when one has gone, torchrun ends the others, and rank 0 may still be saving."""
     dist.barrier()
     dist.destroy_process_group()
     time.sleep(0.1)   # Gloo's threads drop their last tensors; while Python shuts down that would abort it
@@ -43,15 +47,15 @@ def is_any(flag, device):
 
 
 def shard(opt):
-    """An optimizer like opt, which has not stepped yet, of whose state each process keeps only a part:
-    ZeRO, stage 1 (https://arxiv.org/abs/1910.02054)."""
+    """opt, before its first step, with its state split over the processes: ZeRO, stage 1
+    (https://arxiv.org/abs/1910.02054)."""
     from torch.distributed.optim import ZeroRedundancyOptimizer   # slow to import
     return ZeroRedundancyOptimizer(opt.param_groups, type(opt), lr=opt.defaults['lr'])
 
 
 def whole_state(opt):
-    """The state_dict of an optimizer; of a sharded one it is on rank 0 and on the CPU, and every process
-    must call this. (ZeroRedundancyOptimizer's own way takes most of a minute for a gigabyte.)"""
+    """The state_dict of an optimizer; of a sharded one it is on rank 0 and on the CPU, and every process must call
+    this. (ZeroRedundancyOptimizer's own way takes most of a minute for a gigabyte.)"""
     if not hasattr(opt, 'optim'):   # not sharded
         return opt.state_dict()
     params = [p for group in opt.param_groups for p in group['params']]
@@ -73,3 +77,16 @@ def whole_state(opt):
         groups.append({**group, 'params': ids})
         n_params += len(ids)
     return {'state': dict(sorted(state.items())), 'param_groups': groups}
+
+
+def load_state(opt, state):
+    """Copy {number of a parameter: {name: moment}} into an optimizer; a sharded one takes its part. Raises
+    ValueError, IndexError, KeyError, TypeError or AttributeError if they do not fit."""
+    params = [p for group in opt.param_groups for p in group['params']]
+    inner = getattr(opt, 'optim', opt)   # of a sharded one, the part in this process
+    own = {p for group in inner.param_groups for p in group['params']}
+    for i, moments in state.items():
+        if any(moment.dim() and moment.shape != params[i].shape for moment in moments.values()):
+            raise ValueError
+        if params[i] in own:   # 'step' goes to the device, too, where a fused AdamW counts
+            inner.state[params[i]] = {k: moment.to(params[i].device) for k, moment in moments.items()}

@@ -1,12 +1,11 @@
-"""What is left of a run for people: its lines in log.csv and Weights & Biases, the summary, the command to
-type next."""
+"""What is left of a run for people: its lines in log.csv and Weights & Biases, the summary, the command to type
+next."""
 
 import csv
 import os
 import shlex
 import subprocess
 import sys
-import time
 
 from tqdm import tqdm
 
@@ -19,8 +18,8 @@ COLUMNS = ['iter', 'elapsed_s', 'lr', *LOSSES]
 
 
 def open_log(out_dir, iter_num=0):
-    """A csv.DictWriter that appends to out_dir/log.csv. Of a run that resumes at iter_num the rows before
-    it are kept."""
+    """A csv.DictWriter that appends to out_dir/log.csv. Of a run that resumes at iter_num the rows before it are
+    kept."""
     path = os.path.join(out_dir, 'log.csv')
     header = ','.join(COLUMNS) + '\n'
     rows = []
@@ -39,21 +38,23 @@ def is_row_before(row, iter_num):
     return is_whole and int(fields[0]) < iter_num
 
 
-def start_log(config, iter_num, started, old_checkpoints):
-    """log(line, **row), which prints a line, and keeps its numbers as a row of log.csv and, with wandb_log, in Weights
-    & Biases. With eval_only no file is written. started: when the run began, by time.perf_counter().
-    old_checkpoints: of another training in out_dir, whose log is set aside."""
-    wandb = start_wandb(config) if config['wandb_log'] else None   # first: if it fails, nothing has been touched
+def start_log(config, iter_num, old_checkpoints, wandb):
+    """log(line, **row), which prints a line, and keeps its numbers as a row of log.csv and in wandb, a module or
+    None. With eval_only no file is written. If there are old_checkpoints, out_dir has the files of another training,
+    whose log.csv is set aside."""
     rows = None
     if not config['eval_only']:
-        if old_checkpoints:
-            set_aside(config['out_dir'], ['log.csv'])
-        rows = open_log(config['out_dir'], iter_num)
+        try:
+            if old_checkpoints:
+                set_aside(config['out_dir'], ['log.csv'])
+            rows = open_log(config['out_dir'], iter_num)
+        except OSError as e:
+            fail(f"out_dir = {config['out_dir']} cannot be written to: {e.strerror}; choose another with --out_dir=")
 
-    def log(line, **row):
+    def log(line, elapsed_s, **row):
         tqdm.write(line)   # print() would tear the progress bar
         if rows is not None:
-            rows.writerow({**row, 'elapsed_s': round(time.perf_counter() - started, 1)})
+            rows.writerow({**row, 'elapsed_s': round(elapsed_s, 1)})
         if wandb is not None:
             wandb.log({k.replace('_loss', '/loss'): v for k, v in row.items()})
 
@@ -72,8 +73,8 @@ def start_wandb(config):
 
 
 def print_summary(out_dir, seconds, tokens_read, val_loss, data_dir, tokenizer, vocab_size, decode):
-    """What came of a run, as a table, and what to type next. val_loss is in nats per token; tokenizer and
-    vocab_size as load_tokenizer gives them; decode as cached_decoder does."""
+    """What came of a run, as a table, and what to type next. val_loss is in nats per token; tokenizer and vocab_size
+    as load_tokenizer gives them; decode as cached_decoder does."""
     tokens_in_train = os.path.getsize(os.path.join(data_dir, 'train.bin')) // 2
     baseline = unigram_loss(data_dir, vocab_size)
     unit = 'character' if tokenizer['kind'] == 'char' else 'token'

@@ -6,8 +6,8 @@ from support.errors import fail
 
 
 def check_settings(config, world_size=1):
-    """Exit unless train.py's settings, a dict, are in range. What depends on the machine or on the data is
-    checked where it is chosen or opened; the model's shape by GPTConfig."""
+    """Exit unless train.py's settings, a dict, are in range. What depends on the machine or on the data is checked
+    where it is chosen or opened; the model's shape by GPTConfig."""
     check_at_least(1, config, 'eval_interval', 'log_interval', 'batch_size', 'block_size',
                    'gradient_accumulation_steps')
     check_at_least(0, config, 'eval_iters', 'max_iters', 'warmup_iters', 'min_lr', 'weight_decay', 'grad_clip', 'seed')

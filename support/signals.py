@@ -7,10 +7,9 @@ from contextlib import suppress
 
 
 def catch_signals():
-    """From here on SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed) only append their number
-    to the list that is returned, for the training loop to stop at its next step and save. A second signal
-    ends the process, unless it comes within a second of the first: what a cluster sends to every process,
-    torchrun passes on once more."""
+    """From here on, collect SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed) in the list that is
+    returned, where the training loop looks at its next step. A second signal ends the process, unless it comes within
+    a second of the first: torchrun passes on what a cluster has sent to every process anyway."""
     caught = []
     first_s = None
     screens = [fd for fd in (1, 2) if os.isatty(fd)]

@@ -1,4 +1,4 @@
-"""The prompt that sample.py and explain.py read, and what sample.py shows: lines that fit a terminal, texts
+"""The prompt that sample.py and tools/explain.py read, and what sample.py shows: lines that fit a terminal, texts
 that grow."""
 
 import io
@@ -15,8 +15,8 @@ DASHES = '---------------'   # nanoGPT's, between samples
 
 
 def read_prompt(start):
-    """The text that `start` means: itself, with \\n for a new line; the file's for FILE:name; standard
-    input's for -."""
+    """The text that `start` means: itself, with \\n for a new line; the file's for FILE:name; standard input's for
+    -."""
     try:
         if start == '-':
             text = io.TextIOWrapper(sys.stdin.buffer, encoding='utf-8-sig').read()   # with \n for Windows' \r\n
@@ -36,8 +36,7 @@ def read_prompt(start):
 
 
 def fit(text):
-    """On a terminal: text with new lines in place of some spaces, so that its lines fit. Elsewhere: as it
-    is."""
+    """On a terminal: text with new lines in place of some spaces, so that its lines fit. Elsewhere: as it is."""
     if not sys.stdout.isatty():
         return text
     columns = shutil.get_terminal_size().columns
@@ -46,8 +45,7 @@ def fit(text):
 
 
 def bold(text):
-    """On a terminal: text in bold, unless the user wants no colours (https://no-color.org). Elsewhere: as
-    it is."""
+    """On a terminal: text in bold, unless the user wants no colours (https://no-color.org). Elsewhere: as it is."""
     if not sys.stdout.isatty() or 'NO_COLOR' in os.environ:
         return text
     return f'\x1b[1m{text}\x1b[0m'

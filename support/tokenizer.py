@@ -3,7 +3,7 @@ Tokenizers: text to token ids and back.
 
 A data set and a checkpoint keep a record of their tokenizer: a plain dict with all that encoding and decoding need.
 
-    {'kind': 'char', 'itos': [...]}               characters; the id of one is its place in the list
+    {'kind': 'char', 'itos': [...]}               characters; the id of one is its index in the list
     {'kind': 'gpt2'}                              GPT-2's, which tiktoken downloads once
     {'kind': 'gpt2', 'bpe': [...]}                the same with its tokens, as Latin-1 strings: nothing to download
     {'kind': 'hf', 'json': '...', 'eos': '...'}   a Hugging Face tokenizer.json, and the token that ends a document
@@ -28,19 +28,18 @@ GPT2_END = 50256   # the id of <|endoftext|>; the 50,256 tokens before it are te
 # records
 
 class PlainUnpickler(pickle.Unpickler):
-    """Loads containers, strings and numbers only, no class and no function: a file from a stranger cannot
-    run code."""
+    """Loads containers, strings and numbers only, no class and no function: a file from a stranger cannot run
+    code."""
 
     def find_class(self, module, name):
         raise pickle.UnpicklingError(f'it asks for {module}.{name}')
 
 
 def load_meta(path):
-    """The dict in a data set's meta.pkl, with its tokenizer's record under 'tokenizer'; None if there is no
-    file.
+    """The dict in a data set's meta.pkl, with its tokenizer's record under 'tokenizer'; None if there is no file.
 
-    On the disk it has vocab_size, and either itos (id -> character) and stoi (character -> id), as nanoGPT
-    writes them, or a record. Exits if the file is something else.
+    On the disk it has vocab_size, and either itos (id -> character) and stoi (character -> id), as nanoGPT writes
+    them, or a record. Exits if the file is something else.
     """
     if not os.path.exists(path):
         return None
@@ -74,9 +73,8 @@ def check_hf_meta(meta):
 
 
 def load_tokenizer(data_dir):
-    """(record, vocab_size) of the tokenizer that a data set was prepared with: its meta.pkl's, or GPT-2's
-    where there is none. Except for characters, vocab_size is padded to a multiple of 64, as in
-    GPTConfig."""
+    """(record, vocab_size) of the tokenizer that a data set was prepared with: its meta.pkl's, or GPT-2's where there
+    is none. Except for characters, vocab_size is padded to a multiple of 64, as in GPTConfig."""
     meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
     if meta is None:
         return {'kind': 'gpt2'}, 50304
@@ -93,9 +91,8 @@ def pad_to_64(n):
 
 
 def fits(record, vocab_size, model_vocab_size):
-    """Whether a model with model_vocab_size logits can have this tokenizer of vocab_size tokens. A
-    vocabulary of words may be padded to a multiple of 64 on one side and not on the other (OpenAI's GPT-2
-    is not)."""
+    """Whether a model with model_vocab_size logits can have this tokenizer of vocab_size tokens. A vocabulary of
+    words may be padded to a multiple of 64 on one side and not on the other (OpenAI's GPT-2 is not)."""
     if record['kind'] == 'char':
         return vocab_size == model_vocab_size
     return vocab_size <= pad_to_64(model_vocab_size)
@@ -105,8 +102,8 @@ def fits(record, vocab_size, model_vocab_size):
 # encoding and decoding
 
 def get_codec(record, with_special=True):
-    """(encode, decode) of a tokenizer: text -> list of ids, list of ids -> text. Without with_special,
-    decode leaves out <|endoftext|> and its like. encode exits if the text cannot be encoded."""
+    """(encode, decode) of a tokenizer: text -> list of ids, list of ids -> text. Without with_special, decode leaves
+    out <|endoftext|> and its like. encode exits if the text cannot be encoded."""
     if record['kind'] == 'char':
         return char_codec(record)
     if record['kind'] == 'gpt2':
@@ -170,9 +167,9 @@ def hf_codec(record, with_special):
 
 
 def cached_decoder(record):
-    """(decode, first_id), without downloading anything: a training does not wait for a network. decode
-    leaves out special tokens, and is None, which is said, if the tokenizer is not on this machine. first_id
-    is the token to begin a text with: the end of a document where tokens are words, else a new line."""
+    """(decode, first_id), without downloading anything: a training does not wait for a network. decode leaves out
+    special tokens, and is None, which is said, if the tokenizer is not on this machine. first_id is the token to
+    begin a text with: the end of a document where tokens are words, else a new line."""
     try:
         if record['kind'] == 'gpt2' and 'bpe' not in record and not is_gpt2_cached():
             raise SystemExit
@@ -221,8 +218,8 @@ def is_gpt2_cached():
 # somebody's tokenizer, by transformers
 
 def load_hf_tokenizer(name, what):
-    """transformers' fast tokenizer of a Hugging Face Hub id or folder, which truncates and pads nothing.
-    what: how the user asked for it, to begin a message with."""
+    """transformers' fast tokenizer of a Hugging Face Hub id or folder, which truncates and pads nothing. what: how
+    the user asked for it, to begin a message with."""
     try:
         from transformers import AutoTokenizer
     except ImportError:

@@ -31,7 +31,8 @@ from contextlib import redirect_stdout
 
 import torch
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))   # the repository, for support/
+_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repository
+sys.path.insert(0, _root)
 from model import GPT, GPTConfig   # noqa: E402
 from support import devices   # noqa: E402
 from support.errors import catch_crashes, fail   # noqa: E402
@@ -41,8 +42,8 @@ from support.tokenizer import load_meta   # noqa: E402
 catch_crashes()
 
 # -----------------------------------------------------------------------------
-# settings: those of train.py, so that its config files will do, and these
-with open(os.path.join(sys.path[0], 'train.py'), encoding='utf-8') as f:
+# settings: those of train.py, so that its config files can be used, and these
+with open(os.path.join(_root, 'train.py'), encoding='utf-8') as f:
     exec(f.read().split(f'# {"-" * 77}\n')[1])
 nanogpt = ''            # the folder of a nanoGPT checkout to measure beside this code
 rounds = 2              # turns for each program
@@ -52,8 +53,8 @@ max_new_tokens = 500    # tokens in each
 profile = False         # True: write out_dir/trace.json, with three training steps
 measure = ''            # 'ours' or 'nanogpt': measure that one and print JSON; set by this script itself
 if not any(arg.endswith('.py') or arg in ('--help', '-h') for arg in sys.argv[1:]):
-    sys.argv.insert(1, os.path.join(sys.path[0], 'config', 'train_eca_char.py'))
-exec(open(os.path.join(sys.path[0], 'configurator.py'), encoding='utf-8').read())
+    sys.argv.insert(1, os.path.join(_root, 'config', 'train_eca_char.py'))
+exec(open(os.path.join(_root, 'configurator.py'), encoding='utf-8').read())
 check_settings(globals())
 check_at_least(1, globals(), 'rounds', 'repeats', 'num_samples', 'max_new_tokens')
 # -----------------------------------------------------------------------------
@@ -68,7 +69,7 @@ dtype = devices.pick_dtype(dtype, device)
 compile, compile_reason = devices.pick_compile(compile, device)
 
 # the model's shape; the vocabulary is that of the data, if they are prepared
-meta = load_meta(os.path.join(sys.path[0], 'data', dataset, 'meta.pkl'))
+meta = load_meta(os.path.join(_root, 'data', dataset, 'meta.pkl'))
 if meta is not None:
     vocab_size = meta['vocab_size']
 elif dataset.endswith('_char'):
@@ -374,11 +375,11 @@ def print_table(results):
     row('  clip and step', 'optimizer_s', ms)
     row('training', 'tokens_per_s', rate, training_per_s)
     row('peak memory, training', 'memory', megabytes)
-    row('sampling, 1 text, within the window', 'one_within_per_s', rate, one_per_s)
-    row('sampling, 1 text, past it', 'one_past_per_s', rate, one_per_s)
-    row(f'sampling, {num_samples} texts, within the window', 'many_within_per_s', rate, many_per_s)
-    row(f'sampling, {num_samples} texts, past it', 'many_past_per_s', rate, many_per_s)
-    row(f'{num_samples} texts of {max_new_tokens} tokens', 'sample_s', ms)
+    row('writing, 1 sample, within the window', 'one_within_per_s', rate, one_per_s)
+    row('writing, 1 sample, past it', 'one_past_per_s', rate, one_per_s)
+    row(f'writing, {num_samples} samples, within the window', 'many_within_per_s', rate, many_per_s)
+    row(f'writing, {num_samples} samples, past it', 'many_past_per_s', rate, many_per_s)
+    row(f'{num_samples} samples of {max_new_tokens} tokens', 'sample_s', ms)
 
 
 def cells(results, key, form, limit):

@@ -17,7 +17,8 @@ import sys
 
 import torch
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))   # the repository, for support/
+_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repository
+sys.path.insert(0, _root)
 from support.checkpoints import load_model   # noqa: E402
 from support.devices import pick_device   # noqa: E402
 from support.errors import catch_crashes, fail   # noqa: E402
@@ -41,7 +42,7 @@ top = 10                # predictions to list at each position
 seed = 1337             # same seed, same text
 device = 'auto'         # CUDA, else MPS, else CPU; or by name
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(sys.path[0], 'configurator.py'), encoding='utf-8').read())
+exec(open(os.path.join(_root, 'configurator.py'), encoding='utf-8').read())
 # -----------------------------------------------------------------------------
 
 device = pick_device(device)
@@ -95,7 +96,7 @@ scores = q @ k.mT / math.sqrt(q.size(-1))            # (n_layer, nh, T, T)
 future = torch.ones(T, T, dtype=torch.bool).triu(1)
 attention = scores.masked_fill(future, -math.inf).softmax(dim=-1)
 
-# how likely each token was, in bits, and its place among all; predictions at position t are about t + 1
+# how likely each token was, in bits, and its rank among all; predictions at position t are about t + 1
 bits = -logits.log_softmax(dim=-1) / math.log(2)   # (T, V)
 order = logits.argsort(dim=-1, descending=True, stable=True)   # (T, V)
 follows = torch.tensor(ids[1:])[:, None]   # (T - 1, 1)
@@ -153,7 +154,7 @@ data = {
     'p': [[float(f'{x:.4g}') for x in row] for row in p.tolist()],
     'attention': base64.b64encode(packed.numpy().tobytes()).decode(),
 }
-with open(os.path.join(sys.path[0], 'assets', 'explain.html'), encoding='utf-8') as f:
+with open(os.path.join(_root, 'assets', 'explain.html'), encoding='utf-8') as f:
     template = f.read()
 page = template.replace('{{data}}', json.dumps(data).replace('<', '\\u003c'))   # no </script> can end it early
 if to == '':

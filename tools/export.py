@@ -14,7 +14,8 @@ folder is for transformers, wherever that is installed:
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))   # the repository, for support/
+_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repository
+sys.path.insert(0, _root)
 from support.checkpoints import checkpoint_tokenizer, load_checkpoint, save_checkpoint   # noqa: E402
 from support.errors import catch_crashes, fail, first_line   # noqa: E402
 from support.files import making_folder   # noqa: E402
@@ -27,7 +28,7 @@ catch_crashes()
 out_dir = 'out'         # the folder that train.py wrote
 to = 'hf-model'         # the folder to make, or a file: NAME.pt
 # -----------------------------------------------------------------------------
-exec(open(os.path.join(sys.path[0], 'configurator.py'), encoding='utf-8').read())
+exec(open(os.path.join(_root, 'configurator.py'), encoding='utf-8').read())
 # -----------------------------------------------------------------------------
 
 to = os.path.normpath(to)

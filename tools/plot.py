@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))   # the repository, for support/
+_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repository
+sys.path.insert(0, _root)
 from support.errors import catch_crashes, fail   # noqa: E402
 from support.files import replacing   # noqa: E402
 from support.report import COLUMNS, LOSSES   # noqa: E402
@@ -345,7 +346,7 @@ fig.legend(handles, shown, loc='outside lower center', ncols=len(shown), fontsiz
 notes_of_sides = []
 for side in sides:
     notes_of_sides.append([note_best(run, side) for run in runs if len(run.best_rows)])
-fig.draw_without_rendering()   # finds all places
+fig.draw_without_rendering()   # lays everything out
 for notes in notes_of_sides:
     boxes = []
     for note in sorted(notes, key=lambda note: note.xy[1]):

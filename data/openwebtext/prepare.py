@@ -24,7 +24,9 @@ from support.dataset import (TOKENIZER, begin, command_line, make_encoder, split
 from support.errors import fail, first_line   # noqa: E402
 
 # the scripts that data sets used to come with no longer run; this branch has the same documents as Parquet files
-HUB_ID, REVISION, N_DOCUMENTS = 'Skylion007/openwebtext', 'refs/convert/parquet', 8_013_769
+HUB_ID = 'Skylion007/openwebtext'
+REVISION = 'refs/convert/parquet'
+N_DOCUMENTS = 8_013_769
 ROWS = 100   # in memory at once; a row of a text file has 64 thousand characters
 
 
