@@ -1,4 +1,4 @@
-"""Data and checkpoints that will not do: each has one line that says so. To add one, add a row."""
+"""Data and checkpoints that are invalid: each has one line that says so. To add one, add a row."""
 
 import io
 import os
@@ -99,6 +99,13 @@ def test_a_training_that_has_not_been_evaluated_yet(trained, tmp_path):
     assert 'ckpt.pt; there is last.pt: go on with that training, by train.py --init_from=resume' in said
     said = trained.run(*RESUME, f'--out_dir={tmp_path}', '--n_layer=3', fails=True)
     assert f'n_layer is 3, but 2 in {tmp_path}/last.pt' in said
+
+
+def test_log_that_is_a_folder(trained, tmp_path):
+    shutil.copy(trained / 'out' / 'ckpt.pt', tmp_path)
+    (tmp_path / 'log.csv').mkdir()
+    said = trained.run(*RESUME, f'--out_dir={tmp_path}', fails=True)
+    assert f'out_dir = {tmp_path} cannot be written to' in said
 
 
 @pytest.mark.parametrize('change', [dict(n_layer=1), dict(n_embd=16), dict(vocab_size=7), dict(n_head=5)])

@@ -36,7 +36,8 @@ def test_table(bare, tmp_path):
         figures = [float(n.replace(',', '')) for n in re.findall(r'[\d,]*\.?\d+', line[38:])]
         assert len(figures) >= 3 and all(n >= 0 for n in figures) and figures[0] > 0, line
     figures = {line[:38].strip(): float(re.search(r'[\d,]*\.?\d+', line[38:])[0].replace(',', '')) for line in table}
-    step_ms, tokens = figures['training step, 8 x 32 tokens'], 8 * 32
+    step_ms = figures['training step, 8 x 32 tokens']
+    tokens = 8 * 32
     assert 0.2 * step_ms < figures['forward'] + figures['backward'] + figures['clip and step'] < 5 * step_ms
     assert abs(figures['training'] / (tokens / step_ms * 1000) - 1) < 0.2   # medians of a few, each rounded
     shares = {line[:38].strip(): line[50:59].strip() for line in table}

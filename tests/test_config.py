@@ -5,22 +5,11 @@ import re
 import sys
 
 import pytest
-from conftest import REPO
+from conftest import REPO, train_defaults
 
 from support.settings import check_settings
 
 FILES = sorted(path.name for path in (REPO / 'config').glob('*.py'))
-DASHES = '# ' + 77 * '-'
-
-
-def defaults():
-    """The settings of train.py and their defaults."""
-    block = (REPO / 'train.py').read_text(encoding='utf-8').split(DASHES)[1]
-    settings = {}
-    exec(block, settings)
-    del settings['__builtins__']
-    assert {'out_dir', 'batch_size', 'n_layer', 'compile'} <= settings.keys()
-    return settings
 
 
 def assigned(name):
@@ -37,7 +26,7 @@ def settings_of(monkeypatch, capsys):
 
     def run(name):
         monkeypatch.setattr(sys, 'argv', ['train.py', str(REPO / 'config' / name)])
-        settings = defaults()
+        settings = train_defaults()
         namespace = dict(settings)
         exec(configurator, namespace)
         assert capsys.readouterr().out == f'Overriding config with {REPO / "config" / name}\n'
@@ -53,12 +42,14 @@ def test_every_file_gives_valid_settings(name, settings_of):
     assert config['n_embd'] % config['n_head'] == 0
     assert (REPO / 'data' / config['dataset'] / 'prepare.py').exists()
     assert config['lr_decay_iters'] == config['max_iters'] or not config['decay_lr'] or config['eval_only']
-    assert config['out_dir'] != defaults()['out_dir'] or config['eval_only']   # each training has a folder of its own
+    # each training has a folder of its own
+    assert config['out_dir'] != train_defaults()['out_dir'] or config['eval_only']
 
 
 @pytest.mark.parametrize('name', FILES)
 def test_no_file_repeats_a_default_or_a_line(name, settings_of):
-    default, config = defaults(), settings_of(name)
+    default = train_defaults()
+    config = settings_of(name)
     keys = assigned(name)
     assert len(keys) == len(set(keys))
     assert [key for key in keys if config[key] == default[key]] == []
@@ -75,7 +66,8 @@ def test_every_file_says_what_it_trains(name):
 
 
 def test_an_authors_text_is_trained_by_the_laptop_recipe(settings_of):
-    author, laptop = settings_of('train_autor_char.py'), settings_of('train_eca_char_laptop.py')
+    author = settings_of('train_autor_char.py')
+    laptop = settings_of('train_eca_char_laptop.py')
     different = {key for key in author if author[key] != laptop[key]}
     # a whole book is read many times, so its best moment is looked for more often; the file's comment says so
     assert different == {'out_dir', 'dataset', 'wandb_project', 'eval_interval'}

@@ -6,7 +6,7 @@ from conftest import REPO
 SCRIPT = '''"""A script with settings."""
 import os
 import time
-batch_size = 12          # texts in one micro-batch
+batch_size = 12          # sequences in one micro-batch
 learning_rate = 6e-4     # peak rate
 eval_only = False
 start = 'abc'            # the prompt
@@ -125,7 +125,7 @@ def test_help_shows_defaults(configure):
 def test_help(configure):
     lines = configure('--help').splitlines()
     assert lines[0] == 'A script with settings.'
-    assert any(line.split() == '--batch_size=12 texts in one micro-batch'.split() for line in lines)
+    assert any(line.split() == '--batch_size=12 sequences in one micro-batch'.split() for line in lines)
     assert any(line.split() == ['--eval_only=False'] for line in lines)
     assert not any('_private' in line for line in lines)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_model import make_model, recompute, start_compiler
+from conftest import make_model, recompute, start_compiler
 
 from support.cpu import can_pack, pack_weights
 
@@ -29,7 +29,7 @@ def test_packed_weights_are_float16_in_float32_arithmetic(bias):
 def test_compiled_and_packed_equals_packed():
     """With torch.compile, whose graphs write into the cache, generation gives the same tokens, refills included."""
     start_compiler()
-    model = make_model(n_layer=1)
+    model = make_model()
     pack_weights(model)
     idx = torch.randint(37, (2, 4))
     plain = model.generate(idx, 40, temperature=0)

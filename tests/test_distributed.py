@@ -5,7 +5,7 @@ import socket
 import subprocess
 
 import pytest
-from conftest import REPO, TINY, assert_same_run, load, newest, read_log
+from conftest import TINY, assert_same_run, load, newest, read_log
 
 from support import devices
 
@@ -80,7 +80,7 @@ import torch
 from model import GPT, GPTConfig
 from support import processes
 
-processes.start('auto', 'cpu')
+processes.start(processes.pick_backend('auto', 'cpu'))
 model = GPT(GPTConfig(8, 11, 2, 2, 16))
 muon = dict(lr=1e-3, momentum=0.95, ns_dtype='float32')
 optimizers = [processes.shard(opt) for opt in model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), 'cpu', muon)]
@@ -124,12 +124,13 @@ def torchrun_that_fails(workspace, *args):
     return errors
 
 
-def test_accumulation_that_the_ranks_cannot_share(prepared, tmp_path):
+@pytest.mark.parametrize('steps, tries', [(6, 'try 4 or 8'), (3, 'try 4')])
+def test_accumulation_that_the_ranks_cannot_share(prepared, tmp_path, steps, tries):
     """It is said once. (More of the kind in test_settings.py.)"""
-    errors = torchrun_that_fails(prepared, '--nproc_per_node=2', 'train.py', *ARGS, '--gradient_accumulation_steps=3',
-                                 f'--out_dir={tmp_path}/out')
-    said = [line for line in errors.splitlines() if 'cannot be shared by 2 processes' in line]
-    assert len(said) == 1 and said[0].endswith('try 2 or 4') and 'Traceback' not in errors.split('cannot be shared')[0]
+    errors = torchrun_that_fails(prepared, '--nproc_per_node=4', 'train.py', *ARGS,
+                                 f'--gradient_accumulation_steps={steps}', f'--out_dir={tmp_path}/out')
+    said = [line for line in errors.splitlines() if 'cannot be shared by 4 processes' in line]
+    assert len(said) == 1 and said[0].endswith(tries) and 'Traceback' not in errors.split('cannot be shared')[0]
 
 
 NO_DATA = '''
@@ -167,7 +168,7 @@ def test_one_rank_evaluates_as_many(prepared, one, tmp_path):
     """The whole of val.bin, in parts: as one process."""
     args = ['--init_from=resume', '--eval_only=True', '--eval_iters=0', '--batch_size=5', f'--out_dir={one}']
     alone = prepared.run('train.py', *ARGS, *args)
-    shared = torchrun(prepared, 2, *ARGS, *args)
+    shared = torchrun(prepared, 4, *ARGS, *args)
     found = [re.search(r'step \d+: val loss (\S+), (\S+) bits per character', text) for text in (alone, shared)]
     assert abs(float(found[0][1]) - float(found[1][1])) < 2e-4 and abs(float(found[0][2]) - float(found[1][2])) < 2e-4
 
@@ -176,20 +177,6 @@ def test_one_rank_evaluates_as_many(prepared, one, tmp_path):
     (['--backend=nccl'], 'backend = nccl cannot join processes on cpu; use --backend=auto'),
     (['--backend=mpi'], 'backend = mpi cannot join processes on cpu'),
 ])
-def test_backends_that_will_not_do(prepared, args, says):
+def test_backends_that_are_invalid(prepared, args, says):
     """As one process of a torchrun sees it."""
     assert says in prepared.run('train.py', *ARGS, *args, env={'RANK': '0', 'WORLD_SIZE': '1'}, fails=True)
-
-
-@pytest.mark.parametrize('page', ['docs/processos.md', 'docs/processes.md'])
-def test_commands_in_docs_share_their_micro_batches(page):
-    found = 0
-    for line in (REPO / page).read_text(encoding='utf-8').splitlines():
-        if line.startswith('    torchrun'):
-            settings = {'gradient_accumulation_steps': 40}
-            exec((REPO / re.search(r'config/\w+\.py', line)[0]).read_text(encoding='utf-8'), settings)
-            options = {k: int(v) for k, v in re.findall(r'--(\w+)=(\d+)\b', line)}
-            steps = options.get('gradient_accumulation_steps', settings['gradient_accumulation_steps'])
-            assert steps % (options['nproc_per_node'] * options.get('nnodes', 1)) == 0, line
-            found += 1
-    assert found == 4

@@ -5,14 +5,12 @@ import json
 import math
 import os
 import re
-import runpy
 import shutil
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
+from conftest import script_globals
 from torch.nn import functional as F
 
 from model import GPT, GPTConfig
@@ -25,7 +23,7 @@ HOSTILE = '</script><script>alert(1)</script><!-- "a" & \'b\' <b>&lt;'
 
 
 def save_model(folder, tokenizer, vocab_size, seed=0, **shape):
-    """An untrained model with a mind of its own: large weights make its heads look at few places."""
+    """An untrained model with a mind of its own: large weights make its heads look at few positions."""
     torch.manual_seed(seed)
     args = dict(n_layer=2, n_head=3, n_embd=24, block_size=96, bias=True, vocab_size=vocab_size, dropout=0.0) | shape
     model = GPT(GPTConfig(**args))
@@ -44,13 +42,8 @@ def out_dir(tmp_path_factory):
 
 
 def explain(out_dir, *args):
-    """Run the script in this process, where torch is imported already; returns its globals."""
-    old = sys.argv, sys.path[:], sys.excepthook
-    sys.argv = ['tools/explain.py', f'--out_dir={out_dir}', '--device=cpu', *args]
-    try:
-        return runpy.run_path(str(REPO / 'tools/explain.py'))
-    finally:
-        sys.argv, sys.path[:], sys.excepthook = old
+    """The variables that the script ends with."""
+    return script_globals('tools/explain.py', f'--out_dir={out_dir}', '--device=cpu', *args)
 
 
 def read_data(page):
@@ -70,7 +63,9 @@ def letter(out_dir):
 def test_attention_is_the_models(letter):
     """The weights that hooks gave, applied to the values, are what each attention module put out."""
     g, _ = letter
-    model, idx, attention = g['model'], g['idx'], g['attention']
+    model = g['model']
+    idx = g['idx']
+    attention = g['attention']
     nl, nh, T, _ = attention.shape
     assert (nl, nh, T) == (2, 3, len(LETTER) + 30) and T == idx.size(1)
     assert torch.equal(attention, attention.tril())
@@ -96,7 +91,9 @@ def test_attention_is_the_models(letter):
 
 def test_surprise_and_predictions_are_the_models(letter):
     g, path = letter
-    model, idx, data = g['model'], g['idx'], read_data(path.read_text(encoding='utf-8'))
+    model = g['model']
+    idx = g['idx']
+    data = read_data(path.read_text(encoding='utf-8'))
     T = idx.size(1)
     with torch.no_grad():
         for t in (1, 5, len(LETTER), T - 1):
@@ -116,7 +113,7 @@ def test_surprise_and_predictions_are_the_models(letter):
     np.testing.assert_allclose(row, g['attention'][:, :, 20, :21].sqrt(), atol=0.51 / 255)
 
 
-def test_texts_short_and_long(out_dir, capsys):
+def test_prompts_short_and_long(out_dir, capsys):
     """One character alone, and a prompt as long as the window, whose continuation has no room."""
     g = explain(out_dir, '--start=A', '--max_new_tokens=0', f'--to={out_dir}/one.html')
     assert read_data((out_dir / 'one.html').read_text(encoding='utf-8'))['pieces'] == ['A'] and g['T'] == 1
@@ -132,13 +129,15 @@ def test_tokens_that_are_parts_of_characters(tmp_path, request, kind):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv('TIKTOKEN_CACHE_DIR', request.getfixturevalue('tiktoken_cache'))
             bpe = [token.decode('latin-1') for token in gpt2_tokens({})]
-        record, vocab_size = {'kind': 'gpt2', 'bpe': bpe}, 50304
+        tokenizer = {'kind': 'gpt2', 'bpe': bpe}
+        vocab_size = 50304
     else:
         tokenizers = pytest.importorskip('tokenizers')
         bpe = tokenizers.ByteLevelBPETokenizer()
         bpe.train_from_iterator(['olá, o dia'] * 3, vocab_size=270, show_progress=False)
-        record, vocab_size = {'kind': 'hf', 'json': bpe.to_str(), 'eos': None}, 320
-    folder = save_model(tmp_path / 'out', record, vocab_size, n_embd=12)
+        tokenizer = {'kind': 'hf', 'json': bpe.to_str(), 'eos': None}
+        vocab_size = 320
+    folder = save_model(tmp_path / 'out', tokenizer, vocab_size, n_embd=12)
     top = 60 if kind == 'gpt2' else vocab_size
     g = explain(folder, '--start=olá 日本, </b>\n', '--max_new_tokens=8', f'--top={top}', f'--to={tmp_path}/page.html')
     pieces = g['pieces'][:len(g['prompt'])]
@@ -214,7 +213,9 @@ def browser():
 @pytest.fixture
 def open_page(browser):
     """open_page(path, locale) -> a page; at the end, none may have asked for another file or said anything."""
-    contexts, requests, said = [], [], []
+    contexts = []
+    requests = []
+    said = []
 
     def open_page(path, locale='en-US', **kwargs):
         context = browser.new_context(locale=locale, viewport={'width': 1200, 'height': 900}, **kwargs)

@@ -5,31 +5,9 @@ import re
 
 import pytest
 import torch
-from conftest import ECA, TINY, load
+from conftest import ECA, PORTUGUESE, TINY, assert_same_logits, export, load
 
-from support.checkpoints import load_checkpoint
 from support.tokenizer import get_codec, gpt2_tokens
-
-PORTUGUESE = 'Não há pressa, José: o coração da avó «às vezes» dói…\n\n\tPõe-te à janela — são 7h30!  Até já.\r\n 😀'
-
-
-@torch.no_grad()
-def assert_same_logits(ours, hf, vocab_size):
-    idx = torch.randint(vocab_size, (3, ours.config.block_size))
-    torch.testing.assert_close(ours.eval()(idx, idx)[0][..., :vocab_size], hf.eval()(idx).logits, rtol=0, atol=1e-4)
-
-
-def export(workspace, out_dir, to):
-    """(our model, transformers' model, its tokenizer) of a checkpoint and of what tools/export.py makes of it."""
-    transformers = pytest.importorskip('transformers')
-    said = workspace.run('tools/export.py', f'--out_dir={out_dir}', f'--to={to}/',
-                         env={'TIKTOKEN_CACHE_DIR': str(workspace / 'none')})
-    assert f'wrote {to}' in said
-    hf = transformers.AutoModelForCausalLM.from_pretrained(to)
-    hf_tokenizer = transformers.AutoTokenizer.from_pretrained(to)
-    assert (to / 'model.safetensors').exists() and not list(to.parent.glob('*.tmp'))
-    return load_checkpoint(str(out_dir / 'ckpt.pt'))[0], hf, hf_tokenizer
-
 
 @pytest.mark.parametrize('bias', [False, True])
 def test_characters_out(prepared, tmp_path, bias):

@@ -28,8 +28,9 @@ values = st.one_of(anything, st.integers().map(str), st.floats().map(str), st.sa
 def test_arguments(tmp_path, args):
     """Each is refused in one line, or sets a value of the right type."""
     script = {**DEFAULTS, '__file__': str(REPO / 'sample.py')}
-    before, sys.argv = sys.argv, ['train.py', *args]
-    folder = os.getcwd()
+    old_argv = sys.argv
+    old_folder = os.getcwd()
+    sys.argv = ['train.py', *args]
     os.chdir(tmp_path)   # no file there to be a config file
     try:
         exec(CONFIGURATOR, script)
@@ -38,8 +39,8 @@ def test_arguments(tmp_path, args):
     else:
         assert all(type(script[k]) is type(v) for k, v in DEFAULTS.items())
     finally:
-        sys.argv = before
-        os.chdir(folder)
+        sys.argv = old_argv
+        os.chdir(old_folder)
 
 
 @given(st.text())

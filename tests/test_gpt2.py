@@ -7,8 +7,7 @@ import threading
 
 import pytest
 import torch
-from conftest import ECA, load
-from test_export import PORTUGUESE, assert_same_logits, export
+from conftest import ECA, PORTUGUESE, assert_same_logits, export, load
 
 from model import GPT
 

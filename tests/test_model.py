@@ -5,34 +5,10 @@ import shutil
 
 import pytest
 import torch
-from conftest import REPO, Workspace
+from conftest import REPO, Workspace, make_model, recompute, start_compiler
 
 from model import GPT, Dropout, GPTConfig, attention_in_blocks, pick_token
 from muon import Muon
-from support import devices
-
-
-def make_model(seed=0, **overrides):
-    """A small model whose weights are large enough to have opinions."""
-    torch.manual_seed(seed)
-    config = dict(block_size=16, vocab_size=37, n_layer=3, n_head=2, n_embd=32, dropout=0.0, bias=True)
-    model = GPT(GPTConfig(**{**config, **overrides})).eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.normal_(0, 0.3)
-    return model
-
-
-@torch.no_grad()
-def recompute(model, idx, max_new_tokens, keep):
-    """Greedy generation by plain forward passes, no cache: the window grows to block_size, then restarts from keep."""
-    window = idx[:, -model.config.block_size:]
-    for _ in range(max_new_tokens):
-        token = model(window)[0][:, -1].argmax(-1, keepdim=True)
-        idx = torch.cat([idx, token], dim=1)
-        full = window.size(1) == model.config.block_size
-        window = idx[:, -keep:] if full else torch.cat([window, token], dim=1)
-    return idx
 
 
 @pytest.mark.parametrize('B', [1, 2, 5])
@@ -45,17 +21,10 @@ def test_cached_equals_recomputed(B, T, keep):
     assert torch.equal(cached, recompute(model, idx, 45, keep or 8))
 
 
-def start_compiler():
-    """Skip a test where torch.compile does not work; elsewhere forget what other tests have compiled."""
-    if not devices.pick_compile('true', 'cpu')[0]:
-        pytest.skip('torch.compile does not work on this machine')
-    torch._dynamo.reset()
-
-
 def test_compiled_equals_plain():
     """With torch.compile, whose graphs write into the cache, generation gives the same tokens, refills included."""
     start_compiler()
-    model = make_model(n_layer=2)
+    model = make_model()
     idx = torch.randint(37, (2, 4))
     plain = model.generate(idx, 40, temperature=0)
     model.forward = torch.compile(model.forward)
@@ -410,7 +379,7 @@ def test_every_parameter_has_exactly_one_optimizer(optimizer, bias):
 
 
 def test_configure_optimizers_takes_nanogpts_call():
-    """Its fourth argument, the type of the device, by place or by name; the optimizer is the same without it."""
+    """Its fourth argument, the type of the device, by position or by name; the optimizer is the same without it."""
     settings = dict(weight_decay=0.1, learning_rate=1e-3, betas=(0.9, 0.95))
     trained = []
     for args, kwargs in ((settings.values(), {}), ([*settings.values(), 'cpu'], {}),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_model import start_compiler
+from conftest import start_compiler
 
 import muon
 from muon import Muon, orthogonalize
@@ -25,7 +25,7 @@ def test_muon_steps_as_torchs_does(shape):
         opt.step()
         reference.step()
     for p, q in zip(ours, theirs):
-        # bfloat16 has 8 bits: products summed in another order differ in the last of them
+        # bfloat16 has 8 bits: matmuls that add in another order differ in the last of them
         torch.testing.assert_close(p, q, rtol=0, atol=0.02 * 0.2 * math.sqrt(max(shape)) * 2e-2)
 
 
@@ -56,8 +56,8 @@ def test_orthogonalize():
     S = torch.linalg.svdvals(orthogonalize(G))
     assert 0.6 < S.min() and S.max() < 1.3
     U, _, Vh = torch.linalg.svd(G, full_matrices=False)
-    product = U.mT @ orthogonalize(G) @ Vh.mT
-    assert (product - torch.diag_embed(product.diagonal(dim1=1, dim2=2))).abs().max() < 1e-3
+    S = U.mT @ orthogonalize(G) @ Vh.mT   # diagonal, in the basis of G's singular vectors
+    assert (S - torch.diag_embed(S.diagonal(dim1=1, dim2=2))).abs().max() < 1e-3
 
 
 def test_compiled_muon_steps_as_plain(monkeypatch):

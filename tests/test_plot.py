@@ -1,12 +1,11 @@
 """tools/plot.py: the curves are the log's, pictures are written whole or not at all, bad input is one line."""
 
 import os
-import runpy
 import sys
 import warnings
 
 import pytest
-from conftest import REPO
+from conftest import script_globals
 
 matplotlib = pytest.importorskip('matplotlib.image') and sys.modules['matplotlib']
 
@@ -46,15 +45,11 @@ def write(folder, text=LOG):
 
 
 def draw(*args):
-    """The variables that plot.py ends with. In this process, since matplotlib takes its time to load."""
-    old = sys.argv, sys.path[:], sys.excepthook
-    sys.argv = ['tools/plot.py', *args]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('error')
-            return runpy.run_path(str(REPO / 'tools/plot.py'), run_name='__main__')
-    finally:
-        sys.argv, sys.path[:], sys.excepthook = old
+    """The variables that plot.py ends with."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        warnings.simplefilter('ignore', ResourceWarning)   # of files that scripts before this one left open
+        return script_globals('tools/plot.py', *args)
 
 
 def points(ax):
@@ -135,7 +130,7 @@ def test_many_runs_have_a_name_a_color_and_a_marker_each(here):
                                                     '_out', 'c', 'd', 'e', 'f']
     handles = fig.legends[0].legend_handles
     assert len({(h.get_color(), h.get_marker()) for h in handles}) == len(folders)
-    # notes on the same place make way for each other
+    # notes at the same point make way for each other
     boxes = [note.get_window_extent() for note in fig.axes[0].texts if note.get_text() == '2.300']
     assert len(boxes) == 8 and not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 

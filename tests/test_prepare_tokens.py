@@ -235,7 +235,7 @@ def test_openwebtext_itself(bare, gpt2, tiktoken_cache):
     ({'um.txt': 'Ol\xe1', 'dois.txt': 'b'}, 'um.txt is not UTF-8'),
     ({'nada.txt': None}, 'there is no file nada.txt'),
 ])
-def test_documents_that_will_not_do(bare, tiktoken_cache, files, says):
+def test_documents_that_are_invalid(bare, tiktoken_cache, files, says):
     for name, content in files.items():
         if content is not None:
             (bare / name).write_bytes(content.encode('latin-1' if name == 'um.txt' else 'utf-8'))

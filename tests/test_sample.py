@@ -98,7 +98,7 @@ def test_streamed_and_unstreamed_text_are_equal(trained):
         assert text == sample(trained, *args, '--stream') and '\x1b' not in text and '\r' not in text
 
 
-def test_stop_ends_each_text_before_it(trained):
+def test_stop_ends_each_sample_before_it(trained):
     whole = sample(trained, '--num_samples=3', '--start=Meu').split(DASHES)[:3]
     stop = 'a'
     assert any(stop in text[3:] for text in whole)

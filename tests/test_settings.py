@@ -3,17 +3,14 @@
 The checks are called as they are, with the settings of a script; some rows are run, to see that the scripts call them.
 """
 
-import re
-
 import pytest
-from conftest import REPO, TINY
+from conftest import ECA, REPO, TINY, defaults_of, train_defaults
 
 from model import GPTConfig
 from support import checkpoints, dataset, devices, terminal
 from support.settings import check_sample_settings, check_settings
 
 TRAIN = ['train.py', *TINY, '--max_iters=1', '--out_dir=out-edge']
-RESUME = ['train.py', *TINY, '--max_iters=1', '--out_dir=out-settings', '--init_from=resume']
 SAMPLE = ['sample.py', '--out_dir=out-settings', '--num_samples=2', '--max_new_tokens=40']
 
 
@@ -22,16 +19,6 @@ def trained(prepared):
     """A repository with data, and a run in out-settings."""
     prepared.run('train.py', *TINY, '--max_iters=1', '--out_dir=out-settings')
     return prepared
-
-
-def defaults(script):
-    """The settings of a script, a dict: what stands between its first two dashed lines."""
-    source = (REPO / script).read_text(encoding='utf-8')
-    block = re.split(r'^# -{70,}$', source, flags=re.MULTILINE)[1]
-    settings = {}
-    exec(block, settings)
-    del settings['__builtins__']
-    return settings
 
 
 def refusal(check, *args, **kwargs):
@@ -46,10 +33,9 @@ def refusal(check, *args, **kwargs):
 # train.py
 
 def test_the_defaults_are_in_range():
-    assert len(defaults('train.py')) > 40
-    check_settings(defaults('train.py'))
-    check_settings(defaults('train.py'), world_size=8)
-    check_sample_settings(defaults('sample.py'))
+    check_settings(train_defaults())
+    check_settings(train_defaults(), world_size=8)
+    check_sample_settings(defaults_of('sample.py'))
 
 
 @pytest.mark.parametrize('change, says', [
@@ -79,27 +65,27 @@ def test_the_defaults_are_in_range():
     (dict(beta2=float('nan')), 'beta2 = nan is invalid: it must be at least 0 and below 1'),
 ])
 def test_train_settings(change, says):
-    assert says in refusal(check_settings, {**defaults('train.py'), **change})
+    assert says in refusal(check_settings, {**train_defaults(), **change})
 
 
 @pytest.mark.parametrize('change', [
     dict(eval_iters=0), dict(max_iters=0), dict(warmup_iters=0), dict(min_lr=0.0), dict(weight_decay=0.0),
     dict(grad_clip=0.0), dict(seed=0), dict(beta1=0.0, beta2=0.0, muon_momentum=0.0), dict(lr_schedule='linear'),
     dict(optimizer='muon'), dict(batch_size=1, block_size=1, gradient_accumulation_steps=1)])
-def test_train_settings_at_the_edge_will_do(change):
-    check_settings({**defaults('train.py'), **change})
+def test_train_settings_at_the_edge_are_accepted(change):
+    check_settings({**train_defaults(), **change})
 
 
 @pytest.mark.parametrize('steps, tries', [(6, 'try 4 or 8'), (3, 'try 4'), (13, 'try 12 or 16')])
 def test_accumulation_that_the_processes_cannot_share(steps, tries):
-    said = refusal(check_settings, {**defaults('train.py'), 'gradient_accumulation_steps': steps}, world_size=4)
+    said = refusal(check_settings, {**train_defaults(), 'gradient_accumulation_steps': steps}, world_size=4)
     assert f'gradient_accumulation_steps = {steps} cannot be shared by 4 processes; ' in said
     assert said.endswith(tries)
 
 
 @pytest.mark.parametrize('steps, world_size', [(4, 4), (8, 4), (40, 8), (1, 1), (7, 1)])
 def test_accumulation_that_they_can_share(steps, world_size):
-    check_settings({**defaults('train.py'), 'gradient_accumulation_steps': steps}, world_size)
+    check_settings({**train_defaults(), 'gradient_accumulation_steps': steps}, world_size)
 
 
 @pytest.mark.parametrize('shape, says', [
@@ -135,6 +121,18 @@ def test_datasets_that_are_not_there(name, says):
     assert says in refusal(dataset.find_dataset, name, 32)
 
 
+def test_text_shorter_than_the_window(trained):
+    assert 'take a longer text or a smaller block_size' in refusal(dataset.find_dataset, str(trained / ECA), 100_000)
+
+
+@pytest.mark.parametrize('name, says', [
+    ('resumed', "init_from = resumed is not known; use 'scratch', 'resume', gpt2,"),
+    ('gpt3', 'init_from = gpt3 is not known'),
+])
+def test_models_of_others_that_are_not_known(name, says):
+    assert says in refusal(checkpoints.load_pretrained, name)
+
+
 @pytest.mark.parametrize('change, says', [
     (dict(out_dir='out-nada'), 'there is no out-nada/ckpt.pt; train first'),
     (dict(n_layer=3), 'n_layer is 3, but 2 in out-settings/ckpt.pt; resume with the config file of that run'),
@@ -143,7 +141,7 @@ def test_datasets_that_are_not_there(name, says):
 ])
 def test_what_cannot_be_resumed(trained, monkeypatch, change, says):
     monkeypatch.chdir(trained.path)
-    config = {**defaults('train.py'), 'out_dir': 'out-settings', 'n_layer': 2, 'n_head': 2, 'n_embd': 32,
+    config = {**train_defaults(), 'out_dir': 'out-settings', 'n_layer': 2, 'n_head': 2, 'n_embd': 32,
               'block_size': 32}
     assert checkpoints.load_run(config)[1]['iter_num'] == 1   # as it is, it can
     assert says in refusal(checkpoints.load_run, {**config, **change})
@@ -164,15 +162,15 @@ def test_what_cannot_be_resumed(trained, monkeypatch, change, says):
 ])
 def test_sample_settings(monkeypatch, change, says):
     monkeypatch.chdir(REPO)
-    assert says in refusal(check_sample_settings, {**defaults('sample.py'), **change})
+    assert says in refusal(check_sample_settings, {**defaults_of('sample.py'), **change})
 
 
 @pytest.mark.parametrize('change', [
     dict(temperature=0.0), dict(top_k=0), dict(top_p=1.0), dict(top_p=0.01), dict(num_samples=1, max_new_tokens=1),
     dict(out='texto.txt'), dict(out='data/texto.txt')])
-def test_sample_settings_at_the_edge_will_do(monkeypatch, change):
+def test_sample_settings_at_the_edge_are_accepted(monkeypatch, change):
     monkeypatch.chdir(REPO)
-    check_sample_settings({**defaults('sample.py'), **change})
+    check_sample_settings({**defaults_of('sample.py'), **change})
 
 
 @pytest.mark.parametrize('start, says', [
@@ -189,24 +187,12 @@ def test_prompts_that_are_not_there(start, says):
 @pytest.mark.parametrize('command, arg, says', [
     (TRAIN, '--lr_schedule=step', "lr_schedule = step is not known; use 'cosine' or 'linear'"),
     (TRAIN, '--n_embd=33', 'n_embd = 33 cannot be split over n_head = 2 heads; try n_embd = 32'),
-    (TRAIN, '--init_from=resumed', "init_from = resumed is not known; use 'scratch', 'resume', gpt2,"),
-    (TRAIN, '--device=cuda:99', 'device = cuda:99 is not on this machine'),
-    (TRAIN, '--dtype=int8', 'dtype = int8 is not known'),
-    (TRAIN, '--compile=maybe', 'compile = maybe is not known'),
-    (TRAIN, '--block_size=100000', 'take a longer text or a smaller block_size'),
     (TRAIN, '--out_dir=train.py', 'out_dir = train.py cannot be written to'),
-    (TRAIN, '--warmup_iters=2.5', 'warmup_iters = 2.5 is invalid: it must be a whole number'),
-    (RESUME, '--optimizer=adamw', 'was trained with another optimizer than adamw'),
-    (SAMPLE, '--top_p=0', 'top_p = 0.0 is invalid: it must be above 0 and at most 1'),
-    (SAMPLE, '--start=', 'the prompt is empty'),
+    (SAMPLE, '--out=data', 'out = data is not the name of a file in a folder that is there'),
     (SAMPLE, '--keep=-1', "keep = -1 is not between 0 and the model's block_size = 32"),
     (SAMPLE, '--keep=33', "keep = 33 is not between 0 and the model's block_size = 32"),
-    (SAMPLE, '--init_from=gpt3', 'init_from = gpt3 is not known'),
-    (SAMPLE, '--out_dir=out-nada', 'there is no out-nada/ckpt.pt; train first'),
-    (SAMPLE, '--device=cuda:99', 'device = cuda:99 is not on this machine'),
 ])
 def test_the_scripts_check_them(trained, command, arg, says):
-    """A row for each place where a script checks something."""
     assert says in trained.run(*command, arg, fails=True)
 
 
@@ -218,13 +204,12 @@ def test_the_scripts_check_them(trained, command, arg, says):
     (SAMPLE, ['--temperature=0']),
     (SAMPLE, ['--start=' + 'um começo muito longo ' * 9]),
 ])
-def test_edges(trained, command, args):
-    """Settings at the edge, which will do."""
+def test_settings_at_the_edge_are_accepted(trained, command, args):
     trained.run(*command, *args)
 
 
 def test_warmup_longer_than_the_run(trained):
-    """It will do for a try, and is said."""
+    """It is accepted, for a try, and is said."""
     said = 'warmup_iters = 5 is more than max_iters = 1: the rate stays below its peak'
     assert said in trained.run(*TRAIN)
     assert 'warmup_iters' not in trained.run(*TRAIN, '--warmup_iters=1')

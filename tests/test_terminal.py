@@ -1,52 +1,16 @@
-"""What sample.py shows on a terminal, and the prompt that it reads: lines that fit, texts that grow, no word broken."""
+"""What sample.py shows on a terminal, and the prompt that it reads: lines fit, samples grow, no word is broken."""
 
 import io
-import os
 import random
 import re
-import subprocess
 import sys
 
 import pytest
-from conftest import TINY, Workspace
+from conftest import TINY, Terminal
 
 from support import terminal
 
 DASHES = '\n---------------\n'
-
-
-class Terminal:
-    """What a script shows on a terminal of 80 columns: at the end, and after each thing that it wrote."""
-
-    def __init__(self, workspace, *args):
-        pyte = pytest.importorskip('pyte')
-        pty, termios, fcntl = (pytest.importorskip(name) for name in ('pty', 'termios', 'fcntl'))
-        screen = pyte.HistoryScreen(80, 24, history=500)
-        stream = pyte.ByteStream(screen)
-        master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, b'\x18\0\x50\0\0\0\0\0')   # 24 rows, 80 columns
-        workspace = Workspace(workspace.path)   # one with an environment of its own
-        for name in ('COLUMNS', 'LINES', 'NO_COLOR'):
-            workspace.env.pop(name, None)
-        process = workspace.start(*args, stdout=slave, stderr=slave, stdin=subprocess.DEVNULL,
-                                  env={'PYTHONUNBUFFERED': ''})   # a script that forgets to flush is found out
-        os.close(slave)
-        self.bytes = b''
-        self.screens = []
-        while True:
-            try:
-                data = os.read(master, 4096)
-            except OSError:   # Linux says so when the other end is closed
-                data = b''
-            if not data:
-                break
-            self.bytes += data
-            stream.feed(data)
-            self.screens.append([line.rstrip() for line in screen.display])
-        os.close(master)
-        assert process.wait(timeout=60) == 0, self.bytes
-        above = [''.join(line[x].data for x in range(80)).rstrip() for line in screen.history.top]
-        self.lines = above + self.screens[-1]
 
 
 @pytest.fixture(scope='module')
@@ -57,7 +21,7 @@ def trained(prepared):
     return prepared
 
 
-def test_a_terminal_shows_several_texts_grow(trained):
+def test_a_terminal_shows_several_samples_grow(trained):
     args = ['sample.py', '--out_dir=out-terminal', '--start=Meu caro', '--num_samples=3', '--max_new_tokens=200',
             '--device=cpu']
     seen = Terminal(trained, *args, '--stream')
@@ -71,7 +35,7 @@ def test_a_terminal_shows_several_texts_grow(trained):
     assert text.count('---------------') == 3 and b'\x1b[1mMeu caro\x1b[0m' in seen.bytes   # the prompt stands out
 
 
-def test_a_terminal_shows_one_text_grow(trained):
+def test_a_terminal_shows_one_sample_grow(trained):
     args = ['sample.py', '--out_dir=out-terminal', '--start=Meu caro', '--num_samples=1', '--max_new_tokens=300']
     seen = Terminal(trained, *args, '--stream')
     lengths = [len(' '.join(rows)) for rows in seen.screens]

@@ -335,6 +335,9 @@ def test_wandb_offline(prepared, tmp_path):
     said = prepared.run('train.py', *TINY, '--wandb_log=True', f'--out_dir={tmp_path}/out', fails=True,
                         env={'WANDB_MODE': 'nonsense'}, real=True)
     assert 'wandb does not start' in said and log == read_log(tmp_path / 'out')   # nothing was begun
+    said = prepared.run('train.py', *TINY, '--wandb_log=True', f'--out_dir={tmp_path}/new', fails=True,
+                        env={'WANDB_MODE': 'nonsense'}, real=True)
+    assert 'wandb does not start' in said and not (tmp_path / 'new').exists()
     (written,) = tmp_path.glob('wandb/offline-run-*/*.wandb')
     content = written.read_bytes()
     assert b'val/loss' in content and b'learning_rate' in content

@@ -5,8 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import ECA, TINY, load, read_log
-from test_terminal import Terminal
+from conftest import ECA, TINY, Terminal, load, read_log
 
 from support.evaluate import unigram_loss
 
