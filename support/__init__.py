@@ -8,13 +8,15 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     devices.py      device, dtype, torch.compile, peak FLOP/s
     cpu.py          only for speed on a CPU: which have bfloat16, weights in float16
     dataset.py      train.bin, val.bin and meta.pkl: written by the prepare.py scripts, read by train.py
+    texts.py        texts from files and the network: what a file is, reading, cleaning, downloading
     tokenizer.py    tokenizers: the record of one in a data set or checkpoint, text to token ids and back
+    pickles.py      meta.pkl's format, without what can harm
     terminal.py     what sample.py shows on a terminal
     settings.py     checks of settings
     files.py        files that are whole or not there, locks
     signals.py      stopping on Ctrl-C and other signals
     errors.py       one line instead of a traceback
 
-report, evaluate, dataset, tokenizer, terminal, settings, files, signals and errors do not import torch, so that the
-prepare.py scripts and tools/plot.py start at once.
+report, evaluate, dataset, texts, tokenizer, pickles, terminal, settings, files, signals and errors do not import
+torch, so that the prepare.py scripts and tools/plot.py start at once.
 """

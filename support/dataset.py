@@ -5,24 +5,28 @@ transformers.
 """
 
 import argparse
+import hashlib
 import os
 import pickle
 import re
-import shlex
 import sys
-import urllib.request
+import unicodedata
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from support.errors import catch_crashes, fail
+from support.errors import catch_crashes, fail, first_line
 from support.files import replacing
+from support.texts import check_download, count_accents, download, read_text, warn_of_two_ways
 from support.tokenizer import GPT2_END, fits, gpt2_encoding, hf_record, load_hf_tokenizer
 
 DATA = Path(__file__).resolve().parent.parent / 'data'
 MIN_CHARS = 5120   # val.bin gets a tenth of the text, and should hold at least two blocks of 256
+SAMPLE_CHARS = 20_000   # of a text, on which a tokenizer is tried
+MAX_TOKEN_CHARS = 64    # per token, on average; a tokenizer that is good for a text has between 1 and 10
 TOKENIZER = dict(default='gpt2', help="'gpt2', or a Hugging Face tokenizer's Hub id or folder")   # of --tokenizer
 
 
@@ -93,56 +97,16 @@ def command_line(doc, argument='texts', help='text files, UTF-8'):
     return parser
 
 
-def read_text(path):
-    """The whole file as UTF-8, newlines untouched."""
-    try:
-        with open(path, 'rb') as f:
-            return f.read().decode('utf-8')
-    except UnicodeDecodeError as e:
-        advice = how_to_convert(path, e.object)
-        fail(f'{path} is not UTF-8: byte {e.object[e.start]:#04x} at offset {e.start:,}. {advice}')
-    except OSError as e:
-        fail(f'{path} cannot be read: {e.strerror}')
-
-
-def how_to_convert(path, content):
-    """How to make a text UTF-8 that is something else."""
-    is_utf16 = content[:2] in (b'\xff\xfe', b'\xfe\xff')
-    guess = 'UTF-16' if is_utf16 else 'from Windows, or old'
-    encoding = 'utf-16' if is_utf16 else 'cp1252'
-    old = shlex.quote(path)
-    new = shlex.quote(os.path.splitext(path)[0] + '-utf8.txt')
-    how = f'iconv -f {encoding} -t utf-8 {old} > {new}, and take the old one away'
-    if os.name == 'nt':
-        how = 'open it in Notepad, and save it as UTF-8'
-    return f'If it is {guess}, convert it: {how}'
-
-
-def download(url, max_bytes, timeout_s=30):
-    """The bytes behind url, with a progress bar. Raises OSError for what did not come, or not whole."""
-    request = urllib.request.Request(url, headers={'User-Agent': 'MyNanoGPT'})
-    with urllib.request.urlopen(request, timeout=timeout_s) as response:
-        expected = int(response.headers.get('Content-Length') or 0)
-        data = bytearray()
-        with tqdm(total=expected or None, unit='B', unit_scale=True, desc='download', disable=None) as bar:
-            while chunk := response.read(1 << 16):
-                data += chunk
-                bar.update(len(chunk))
-                if len(data) > max_bytes:
-                    raise OSError(f'more than {max_bytes:,} bytes came, which cannot be right')
-    if expected and len(data) != expected:
-        raise OSError(f'it broke off after {len(data):,} of {expected:,} bytes')
-    return bytes(data)
-
-
-def find_text(paths, input_path, url, max_bytes=200_000_000):
-    """The text of the files in paths; without any, of input_path, which is first downloaded if it is not there."""
+def find_text(paths, input_path, url, sha256, max_bytes=200_000_000):
+    """The text of the files in paths; without any, of input_path, which is first downloaded if it is not there. The
+    file at the url never changes; sha256 is its sum, in hexadecimal digits."""
     if not paths and not os.path.exists(input_path):
         print(f'downloading {url}')
         try:
             data = download(url, max_bytes)
-            if len(data.decode('utf-8')) < MIN_CHARS:
-                raise ValueError(f'it has {len(data):,} bytes only')
+            check_download(data, MIN_CHARS)
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise ValueError(f'what came, {len(data):,} bytes, is not the text that is known')
             write_files(os.path.dirname(input_path), {os.path.basename(input_path): data})
         except (OSError, ValueError) as e:
             fail(f'{url} could not be downloaded ({e}); save it as {input_path} and run this again')
@@ -150,10 +114,14 @@ def find_text(paths, input_path, url, max_bytes=200_000_000):
     return ''.join(read_text(path) for path in paths or [input_path])
 
 
-def check_length(text):
-    """Exit if a text is too short to train on."""
+def check_text(text):
+    """Exit if a text is too short to train on, or has one character alone; say so if its accents are written in two
+    ways."""
     if len(text) < MIN_CHARS:
         fail(f'the text has {len(text):,} characters, too few to train on: at least {MIN_CHARS:,} are needed')
+    if not text.strip(text[0]):
+        fail(f'the text has one character alone, {text[0]!r}: there is nothing to learn in it')
+    warn_of_two_ways(*count_accents(text))
 
 
 # -----------------------------------------------------------------------------
@@ -162,7 +130,7 @@ def check_length(text):
 def write_char_dataset(text, folder):
     """Write train.bin (the first 90 % of the characters), val.bin (the rest) and meta.pkl into folder, and print what
     they hold."""
-    check_length(text)
+    check_text(text)
     ids, chars = encode_chars(text)
     n = int(len(ids) * 0.9)
     meta = {'vocab_size': len(chars), 'itos': dict(enumerate(chars)), 'stoi': {c: i for i, c in enumerate(chars)}}
@@ -202,39 +170,123 @@ def encode_chars(text):
 def write_token_dataset(text, folder, tokenizer):
     """Write train.bin (the first 90 % of the text), val.bin (the rest) and, except for GPT-2's tokenizer, meta.pkl
     into folder, and print what they hold."""
-    check_length(text)
-    encode, _, meta = make_encoder(tokenizer)
+    check_text(text)
+    encoder = Encoder(tokenizer)
     n = int(len(text) * 0.9)
     ids = {}
-    for split, part in (('train', text[:n]), ('val', text[n:])):
-        with tqdm(total=len(part), unit='char', unit_scale=True, desc=split, disable=None) as bar:
-            pieces = []
-            for piece in split_text(part):
-                pieces.append(np.array(encode(piece), dtype='<u2'))
-                bar.update(len(piece))
-        ids[split] = np.concatenate(pieces)
-    write_token_files(folder, ids['train'], ids['val'], meta)
+    try:
+        encoder.check_gives_back(text[:SAMPLE_CHARS])
+        encoder.check_gives_back(text[-SAMPLE_CHARS:])
+        for split, part in (('train', text[:n]), ('val', text[n:])):
+            with tqdm(total=len(part), unit='char', unit_scale=True, desc=split, disable=None) as bar:
+                pieces = []
+                for piece in split_text(part):
+                    pieces.append(np.array(encoder.encode(piece), dtype='<u2'))
+                    bar.update(len(piece))
+            ids[split] = np.concatenate(pieces)
+            bounds = [ids[split].min(initial=65535), ids[split].max(initial=0)]
+            check_split(split, len(ids[split]), bounds, len(part))
+    except ValueError as e:
+        fail(e)
+    n_unknown = sum(encoder.count_unknown(part) for part in ids.values())
+    encoder.say_unknown(n_unknown, sum(map(len, ids.values())))
+    write_token_files(folder, ids['train'], ids['val'], encoder.meta)
     for split in ids:
         print(f'{split} has {len(ids[split]):,} tokens')
 
 
-def make_encoder(name):
-    """(encode, end, meta): encode(text) -> list of ids, special tokens in the text as text; the id that ends a
-    document, or None; what meta.pkl is to hold, None for 'gpt2', which needs no meta.pkl. Any other name is a Hugging
-    Face tokenizer: a Hub id or a folder."""
-    if name == 'gpt2':
-        gpt2 = gpt2_encoding({'kind': 'gpt2'})
-        return gpt2.encode_ordinary, GPT2_END, None
-    hf = load_hf_tokenizer(name, f'tokenizer {name}')
-    if len(hf) > 65536:
-        fail(f'tokenizer {name} has {len(hf):,} tokens; uint16 ids have room for 65,536')
-    fast = hf.backend_tokenizer
+class Encoder:
+    """Text to the ids of a tokenizer: of 'gpt2', or of Hugging Face's with this Hub id or folder.
 
-    def encode(text):
-        fast.encode_special_tokens = True   # set each time: it is lost when sent to another process
-        return fast.encode(text, add_special_tokens=False).ids
+    end: the id that ends a document, or None. meta: what meta.pkl is to hold, None for 'gpt2', which needs none.
+    """
 
-    return encode, hf.eos_token_id, {'vocab_size': len(hf), 'tokenizer': hf_record(hf)}
+    def __init__(self, name):
+        self.name = name
+        self.unknown = None   # the id of what the tokenizer does not know
+        if name == 'gpt2':
+            self.fast = gpt2_encoding({'kind': 'gpt2'})
+            self.end = GPT2_END
+            self.meta = None
+            return
+        hf = load_hf_tokenizer(name, f'tokenizer {name}')
+        vocab_size = max(len(hf), 1 + max(hf.get_vocab().values()))   # some leave ids out
+        if vocab_size > 65536:
+            fail(f'tokenizer {name} has {vocab_size:,} tokens; uint16 ids have room for 65,536')
+        self.fast = hf.backend_tokenizer
+        self.end = hf.eos_token_id
+        if hf.unk_token_id != self.end:   # GPT-2's says that they are the same, and needs neither for a text
+            self.unknown = hf.unk_token_id
+        self.meta = {'vocab_size': vocab_size, 'tokenizer': hf_record(hf)}
+
+    def encode(self, text):
+        """text -> list of ids; special tokens in the text are text. Raises ValueError, naming the characters, where
+        the tokenizer has no token for some."""
+        if self.name == 'gpt2':
+            return self.fast.encode_ordinary(text)
+        try:
+            return self.encode_fast(text)
+        except Exception as e:   # it has no class of its own
+            unknown = [f'{c!r} (U+{ord(c):04X})' for c in sorted(set(text)) if not self.is_known(c)]
+            reason = f'cannot read the text: {first_line(e)}'
+            if unknown:
+                reason = f'has no token for {" ".join(unknown[:20])}'
+            raise ValueError(f'tokenizer {self.name} {reason}; take another with --tokenizer=, or a text without '
+                             'them') from None
+
+    def encode_fast(self, text):
+        """encode, with whatever tokenizers raises."""
+        self.fast.encode_special_tokens = True   # set each time: it is lost when sent to another process
+        return self.fast.encode(text, add_special_tokens=False).ids
+
+    def is_known(self, char):
+        """Whether a character alone can be encoded."""
+        try:
+            self.encode_fast(char)
+            return True
+        except Exception:   # it has no class of its own
+            return False
+
+    def check_gives_back(self, text):
+        """Raise ValueError if ids of a sample of a text lose most of it. Case, accents and spaces, which some
+        tokenizers take away, do not count."""
+        before = count_signs(text)
+        if not before:
+            return
+        after = count_signs(self.fast.decode(self.encode(text)))
+        share = (before & after).total() / before.total()
+        if share < 0.5:
+            raise ValueError(f'tokenizer {self.name} gives back {share:.0%} of the characters of the text, as if it '
+                             'were not made for it; take another with --tokenizer=')
+
+    def count_unknown(self, ids):
+        """How many of the ids, an array, are the token for what the tokenizer does not know."""
+        if self.unknown is None:
+            return 0
+        return int(np.count_nonzero(ids == self.unknown))
+
+    def say_unknown(self, n_unknown, n_tokens):
+        """Print how much of a text the tokenizer does not know, if there is such."""
+        if n_unknown:
+            print(f'tokenizer {self.name} does not know all of the text: {n_unknown:,} of {n_tokens:,} tokens are '
+                  'its token for the unknown')
+
+
+def count_signs(text):
+    """How often each character occurs in a text, without white space, case and accents."""
+    signs = Counter(unicodedata.normalize('NFKD', text).casefold())
+    return Counter({c: n for c, n in signs.items() if not c.isspace() and not unicodedata.combining(c)})
+
+
+def check_split(split, n_tokens, bounds, n_chars):
+    """Raise ValueError if the n_tokens of a split, of which the least and the greatest are the bounds, cannot be
+    those of a text of n_chars characters."""
+    if n_tokens == 0 or n_tokens * MAX_TOKEN_CHARS < n_chars:
+        raise ValueError(f'the {n_chars:,} characters for {split}.bin became {n_tokens:,} tokens, which cannot be '
+                         'right; take another tokenizer with --tokenizer=')
+    if bounds[0] == bounds[1]:
+        raise ValueError(f'all {n_tokens:,} tokens for {split}.bin are the same; take a longer text, or another '
+                         'tokenizer with --tokenizer=')
 
 
 def split_text(text, size=1 << 20):

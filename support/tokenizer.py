@@ -3,84 +3,143 @@ Tokenizers: text to token ids and back.
 
 A data set and a checkpoint keep a record of their tokenizer: a plain dict with all that encoding and decoding need.
 
-    {'kind': 'char', 'itos': [...]}               characters; the id of one is its index in the list
+    {'kind': 'char', 'itos': [...]}               characters, or words; the id of one is its index in the list
+    {'kind': 'ids'}                               tokens of which nobody knows the text
     {'kind': 'gpt2'}                              GPT-2's, which tiktoken downloads once
     {'kind': 'gpt2', 'bpe': [...]}                the same with its tokens, as Latin-1 strings: nothing to download
     {'kind': 'hf', 'json': '...', 'eos': '...'}   a Hugging Face tokenizer.json, and the token that ends a document
 """
 
 import hashlib
-import io
 import math
 import os
-import pickle
+import re
+import stat
 import tempfile
 import unicodedata
 
 from support.errors import fail, first_line
+from support.pickles import MAX_BYTES, NotPlain, load_plain
 
 # where GPT-2 cuts a text before it merges bytes: words, numbers, punctuation and white space stay apart
 GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 GPT2_END = 50256   # the id of <|endoftext|>; the 50,256 tokens before it are text
+KINDS = ('char', 'ids', 'gpt2', 'hf')
+LISTED = ('char', 'ids')   # kinds whose vocabularies are as large as nanoGPT makes them, not padded
 
 
 # -----------------------------------------------------------------------------
 # records
 
-class PlainUnpickler(pickle.Unpickler):
-    """Loads containers, strings and numbers only, no class and no function: a file from a stranger cannot run
-    code."""
-
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
-
-
 def load_meta(path):
     """The dict in a data set's meta.pkl, with its tokenizer's record under 'tokenizer'; None if there is no file.
 
-    On the disk it has vocab_size, and either itos (id -> character) and stoi (character -> id), as nanoGPT writes
-    them, or a record. Exits if the file is something else.
+    On the disk it has vocab_size, and either itos (id -> character, or word) and perhaps stoi (the way back), as
+    nanoGPT writes them, or a record, or nothing more: tokens of which nobody knows the text. Exits if the file is
+    something else.
     """
-    if not os.path.exists(path):
+    content = read_meta(path)
+    if content is None:
         return None
     try:
-        with open(path, 'rb') as f:
-            meta = PlainUnpickler(io.BytesIO(f.read())).load()
-        if 'tokenizer' in meta:
-            check_hf_meta(meta)
-        else:
-            check_char_meta(meta)
-            chars = [meta['itos'][i] for i in range(meta['vocab_size'])]
-            meta['tokenizer'] = {'kind': 'char', 'itos': chars}
+        meta = load_plain(content)
+        if type(meta) is not dict:
+            raise NotPlain('it is no dict')
+        if 'tokenizer' not in meta:
+            meta['tokenizer'] = nanogpt_record(meta)
+        check_meta(meta)
         return meta
-    except Exception as e:   # bytes from anywhere can make pickle raise anything
-        reason = f' ({e})' if isinstance(e, pickle.UnpicklingError) else ''
+    except MemoryError:
+        raise
+    except Exception as e:   # bytes from anywhere can make pickletools raise anything
+        reason = f' ({e})' if isinstance(e, NotPlain) else ''
         fail(f'{path} is not a vocabulary{reason}; run the prepare.py beside it again')
 
 
-def check_char_meta(meta):
-    """Raise ValueError or KeyError unless itos, stoi and vocab_size describe the same characters."""
-    id_of = {meta['itos'][i]: i for i in range(meta['vocab_size'])}
-    if meta['stoi'] != id_of or not len(id_of) == len(meta['itos']) == meta['vocab_size']:
-        raise ValueError('stoi, itos and vocab_size disagree')
+def read_meta(path):
+    """The bytes of a meta.pkl; None if there is no such name. Exits if they cannot be read."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):   # opened, a named pipe would wait for ever
+            fail(f'{path} is not a file; take it away, and run the prepare.py beside it again')
+        with open(path, 'rb') as f:
+            return f.read(MAX_BYTES + 1)
+    except OSError as e:
+        fail(f'{path} cannot be read: {e.strerror}')
 
 
-def check_hf_meta(meta):
-    """Raise ValueError or KeyError unless this is the record of a Hugging Face tokenizer, and its size."""
+def nanogpt_record(meta):
+    """The record of a meta.pkl as nanoGPT writes it. Raises NotPlain if stoi, itos and vocab_size disagree."""
+    vocab_size = meta.get('vocab_size')
+    if 'itos' not in meta and 'stoi' not in meta:
+        return {'kind': 'ids'}
+    itos = meta.get('itos')
+    if not isinstance(itos, (dict, list, tuple)) or vocab_size != len(itos):
+        raise NotPlain('itos and vocab_size disagree')
+    try:
+        words = [itos[i] for i in range(len(itos))]
+    except KeyError:
+        raise NotPlain('the ids in itos are not 0, 1, 2 ...') from None
+    check_words(words)
+    if 'stoi' in meta and meta['stoi'] != {word: i for i, word in enumerate(words)}:
+        raise NotPlain('stoi and itos disagree')
+    return {'kind': 'char', 'itos': words}
+
+
+def check_meta(meta):
+    """Raise NotPlain unless a dict is a whole meta.pkl: the record of a tokenizer, and a size that uint16 has room
+    for."""
+    vocab_size = meta.get('vocab_size')
+    if type(vocab_size) is not int or not 1 <= vocab_size <= 65536:
+        raise NotPlain('vocab_size is no number from 1 to 65,536')
     record = meta['tokenizer']
-    if record['kind'] != 'hf' or not record['json'] or type(meta['vocab_size']) is not int:
-        raise ValueError('this is not the record of a tokenizer')
+    check_record(record)
+    if record['kind'] not in KINDS:
+        raise NotPlain(f'its tokenizer is none of {" ".join(KINDS)}')
+    if record['kind'] == 'char' and len(record['itos']) != vocab_size:
+        raise NotPlain('itos and vocab_size disagree')
+
+
+def check_record(record):
+    """Raise NotPlain (a ValueError) unless this is the record of a tokenizer, whole and of the right types. A kind
+    that this version does not know is left to get_codec, which names it."""
+    if type(record) is not dict or type(record.get('kind')) is not str:
+        raise NotPlain('its tokenizer is no record')
+    if record['kind'] == 'char':
+        check_words(record.get('itos'))
+    if record['kind'] == 'gpt2' and 'bpe' in record:
+        check_words(record['bpe'])
+        if len(record['bpe']) != GPT2_END or max(map(max, record['bpe'])) > '\xff':
+            raise NotPlain("its tokens are not GPT-2's 50,256")
+        if not set(map(chr, range(256))) <= set(record['bpe']):
+            raise NotPlain('its tokens lack some bytes')
+    if record['kind'] == 'hf':
+        if type(record.get('json')) is not str or type(record.get('eos')) not in (str, type(None)):
+            raise NotPlain('its tokenizer has no text')
+
+
+def check_words(words):
+    """Raise NotPlain unless this is a list of different strings, each with something in it."""
+    if type(words) is not list or not 1 <= len(words) <= 65536 or {type(word) for word in words} != {str}:
+        raise NotPlain('its tokens are no list of strings, or more than 65,536')
+    if len(set(words)) < len(words):
+        raise NotPlain('a token is there twice')
+    if '' in words:
+        raise NotPlain('a token is empty')
+    if re.search('[\ud800-\udfff]', ''.join(words)):
+        raise NotPlain('a token is half a character')
 
 
 def load_tokenizer(data_dir):
     """(record, vocab_size) of the tokenizer that a data set was prepared with: its meta.pkl's, or GPT-2's where there
-    is none. Except for characters, vocab_size is padded to a multiple of 64, as in GPTConfig."""
+    is none. GPT-2's and Hugging Face's vocab_size is padded to a multiple of 64, as in GPTConfig."""
     meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
     if meta is None:
         return {'kind': 'gpt2'}, 50304
     record = meta['tokenizer']
     vocab_size = meta['vocab_size']
-    if record['kind'] != 'char':
+    if record['kind'] not in LISTED:
         vocab_size = pad_to_64(vocab_size)
     return record, vocab_size
 
@@ -93,7 +152,7 @@ def pad_to_64(n):
 def fits(record, vocab_size, model_vocab_size):
     """Whether a model with model_vocab_size logits can have this tokenizer of vocab_size tokens. A vocabulary of
     words may be padded to a multiple of 64 on one side and not on the other (OpenAI's GPT-2 is not)."""
-    if record['kind'] == 'char':
+    if record['kind'] in LISTED:
         return vocab_size == model_vocab_size
     return vocab_size <= pad_to_64(model_vocab_size)
 
@@ -110,28 +169,64 @@ def get_codec(record, with_special=True):
         return gpt2_codec(record, with_special)
     if record['kind'] == 'hf':
         return hf_codec(record, with_special)
+    if record['kind'] == 'ids':
+        fail("the text of the model's tokens is not known: its data set's meta.pkl has vocab_size alone; train with "
+             'one that has itos and stoi too')
     fail(f'the checkpoint has a tokenizer of the kind {record["kind"]!r}; this version knows char, gpt2 and hf')
 
 
 def char_codec(record):
     itos = record['itos']
     stoi = {c: i for i, c in enumerate(itos)}
+    lengths = sorted({len(c) for c in itos}, reverse=True)
+    gap = word_gap(itos)
 
     def encode(text):
-        if text == '\n' and '\n' not in stoi:   # the default prompt, and a vocabulary from a text of one line
+        is_blank = text == '\n' or gap and text.isspace()
+        if is_blank and text not in stoi:   # the default prompt, and a vocabulary of words or of one line
             return [0]
         # a Mac may write é as e and an accent; so may the text that the model was trained on
         for form in (text, unicodedata.normalize('NFC', text), unicodedata.normalize('NFD', text)):
-            if stoi.keys() >= set(form):
-                return [stoi[c] for c in form]
-        unknown = sorted(set(text) - stoi.keys())
-        fail('the prompt has characters that the model has never seen: '
-             + ' '.join(f'{c!r} (U+{ord(c):04X})' for c in unknown) + '; write it without them')
+            pieces = form.split() if gap else [form]
+            ids = [i for piece in pieces for i in longest_tokens(piece, stoi, lengths)]
+            if None not in ids:
+                return ids
+        unknown = sorted(set(text) - set(''.join(itos)))
+        if gap:
+            unknown = [c for c in unknown if not c.isspace()]
+        if unknown:
+            fail('the prompt has characters that the model has never seen: '
+                 + ' '.join(f'{c!r} (U+{ord(c):04X})' for c in unknown) + '; write it without them')
+        fail(f'the prompt has no words that the model knows: {text[:40]!r}; write others, as they are in meta.pkl')
 
     def decode(ids):
-        return ''.join(itos[i] for i in ids)
+        return gap.join(itos[i] for i in ids)
 
     return encode, decode
+
+
+def word_gap(itos):
+    """What stands between two tokens: nothing between characters; a space between words, if none of them brings
+    white space of its own."""
+    are_words = any(len(c) > 1 for c in itos)
+    have_space = any(c.isspace() for c in set(''.join(itos)))
+    return ' ' if are_words and not have_space else ''
+
+
+def longest_tokens(text, stoi, lengths):
+    """The ids of a text, of the longest token each time; lengths are those of the tokens, from long to short. Where
+    there is none, the last id is None."""
+    if lengths == [1]:   # characters
+        return [stoi.get(c) for c in text]
+    ids = []
+    start = 0
+    while start < len(text):
+        n = next((n for n in lengths if text[start:start + n] in stoi), None)
+        if n is None:
+            return [*ids, None]
+        ids.append(stoi[text[start:start + n]])
+        start += n
+    return ids
 
 
 def gpt2_codec(record, with_special):
@@ -152,7 +247,10 @@ def hf_codec(record, with_special):
         from tokenizers import Tokenizer
     except ImportError:
         fail("this model's tokenizer needs the package tokenizers: pip install tokenizers")
-    hf = Tokenizer.from_str(record['json'])
+    try:
+        hf = Tokenizer.from_str(record['json'])
+    except Exception as e:   # it has no class of its own
+        fail(f"the model's tokenizer cannot be read: {first_line(e)}")
 
     def encode(text):
         try:
@@ -161,7 +259,7 @@ def hf_codec(record, with_special):
             fail(f"the model's tokenizer cannot read the prompt: {first_line(e)}; write it otherwise")
 
     def decode(ids):
-        return hf.decode(ids, skip_special_tokens=not with_special)
+        return hf.decode(ids, skip_special_tokens=not with_special)   # ids beyond its vocabulary have no text
 
     return encode, decode
 
@@ -170,6 +268,9 @@ def cached_decoder(record):
     """(decode, first_id), without downloading anything: a training does not wait for a network. decode leaves out
     special tokens, and is None, which is said, if the tokenizer is not on this machine. first_id is the token to
     begin a text with: the end of a document where tokens are words, else a new line."""
+    if record['kind'] == 'ids':
+        print('meta.pkl does not say what its tokens mean: no text, no bits per character')
+        return None, 0
     try:
         if record['kind'] == 'gpt2' and 'bpe' not in record and not is_gpt2_cached():
             raise SystemExit
@@ -187,6 +288,7 @@ def cached_decoder(record):
 def gpt2_encoding(record):
     """tiktoken's GPT-2 Encoding, from the tokens in the record where it has them."""
     try:
+        check_record({'kind': 'gpt2', **record})   # tiktoken would end with a panic of Rust's
         import tiktoken
         if 'bpe' not in record:
             return tiktoken.get_encoding('gpt2')   # downloaded once, then kept in TIKTOKEN_CACHE_DIR
@@ -195,6 +297,8 @@ def gpt2_encoding(record):
                                  special_tokens={'<|endoftext|>': GPT2_END})
     except ImportError:
         fail("GPT-2's tokenizer needs the package tiktoken: pip install tiktoken")
+    except NotPlain as e:
+        fail(f"the model's vocabulary is not GPT-2's: {e}")
     except OSError as e:
         fail(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}); connect once, or set TIKTOKEN_CACHE_DIR "
              'to a folder that has it')
@@ -228,9 +332,13 @@ def load_hf_tokenizer(name, what):
         hf = AutoTokenizer.from_pretrained(name)
         hf.backend_tokenizer.no_truncation()   # as some were saved
         hf.backend_tokenizer.no_padding()
-        return hf
+        known = set(hf.get_vocab()) - set(hf.all_special_tokens)
     except Exception as e:   # a hub, a cache and strangers' files can raise anything
         fail(f'{what} cannot be loaded: {first_line(e)}')
+    if not known:   # what transformers makes of a model's folder without them
+        fail(f'{what} has no tokenizer: tokenizer.json, or vocab.json and merges.txt, is missing there; '
+             'put the files of the tokenizer there')
+    return hf
 
 
 def hf_record(hf):

@@ -7,6 +7,7 @@ import pickle
 import os
 import sys
 import threading
+import unicodedata
 import zipfile
 
 import numpy as np
@@ -48,13 +49,30 @@ def test_real_text(bare):
     assert_same(bare, REAL_TEXT.read_text(encoding='utf-8'))
 
 
-def test_files_are_joined_in_order_and_nothing_is_normalised(bare):
-    one = 'Olá — «mundo»\r\ne mais\u00a0nada, cafe\u0301 e café.\n' * 100   # CRLF, no-break space, two ways to write é
-    two = '\ufeffsegundo 𝒜 livro\r' * 100   # a byte order mark, a character beyond 16 bits
+def test_files_are_joined_in_order_and_cleaned(bare):
+    """Byte order marks and \\r are left out, which is said; all else stays as it is."""
+    one = 'Olá — «mundo»\r\ne mais\u00a0nada, cafe\u0301 e café.\n' * 100   # no-break space, two ways to write é
+    two = '\ufeffsegundo 𝒜 livro\r' * 100   # a character beyond 16 bits
     (bare / 'um.txt').write_bytes(one.encode())
     (bare / 'dois.txt').write_bytes(two.encode())
-    assert 'um.txt + dois.txt' in bare.run(f'{ECA}/prepare.py', 'um.txt', 'dois.txt')
-    assert_same(bare, one + two)
+    for name in ('ecadequeiuroz_char', 'shakespeare_char', 'autor_char'):
+        printed = bare.run(f'data/{name}/prepare.py', 'um.txt', 'dois.txt')
+        assert 'um.txt: 0 byte order marks and 100 \\r (carriage returns) are left out' in printed
+        assert 'dois.txt: 100 byte order marks and 100 \\r (carriage returns) are left out' in printed
+        assert printed.count('are left out') == 2
+        assert printed.count('accents are written in two ways: 200 letters have theirs in one character (NFC), 100 as'
+                             ) == 1
+        assert bare.run(f'data/{name}/prepare.py', SAMPLE).count('accents') == 0
+    bare.run(f'{ECA}/prepare.py', 'um.txt', 'dois.txt')
+    assert_same(bare, one.replace('\r', '') + two.replace('\ufeff', '').replace('\r', '\n'))
+
+
+def test_accents_in_one_way_are_no_matter(bare):
+    for form in ('NFC', 'NFD'):
+        text = unicodedata.normalize(form, 'À noite, o avô põe-se à janela.\n' * 200)
+        (bare / 'texto.txt').write_text(text, encoding='utf-8')
+        assert 'accents' not in bare.run(f'{ECA}/prepare.py', 'texto.txt')
+        assert_same(bare, text)
 
 
 def test_text_longer_than_one_piece(bare):
@@ -68,8 +86,9 @@ def test_text_longer_than_one_piece(bare):
 BAD_TEXTS = {
     'empty': (b'', 'has 0 characters'),
     'short': (b'Curto demais. ' * 20, '280 characters, too few'),
+    'one character': (b'a' * 9000, "one character alone, 'a'"),
     'latin1': (('A' * 5000 + 'coração' * 1000).encode('latin-1'), 'byte 0xe7 at offset 5,004'),
-    'too many characters': (''.join(map(chr, range(0xE000, 0xE000 + 70000))).encode(), '70,000 distinct characters'),
+    'too many characters': (''.join(map(chr, range(0x10000, 0x10000 + 70000))).encode(), '70,000 distinct characters'),
 }
 
 
@@ -139,7 +158,8 @@ def test_own_texts(bare, tmp_path):
     (tmp_path / 'livros' / '._a.txt').write_bytes(b'\x00\x05\x16\x07\xff')   # what a Mac puts beside a file
     (tmp_path / 'livros' / 'notas.md').write_text('not this', encoding='utf-8')
     said = bare.run('data/autor_char/prepare.py', tmp_path / 'livros', tmp_path / 'livros' / 'a.txt')   # named twice
-    assert said.count('a.txt') == 1
+    assert said.count('text: ') == 2 and said.count('a.txt, ') == 1
+    assert 'a.txt: 1 byte order marks' in said
     assert said.index('a.txt') < said.index('c.txt') and 'notas.md' not in said
     tiny = [arg for arg in TINY if not arg.startswith('config/')]
     said = bare.run('train.py', 'config/train_autor_char.py', *tiny, '--max_iters=30')
@@ -179,6 +199,9 @@ DOWNLOADS = {
     'damaged': (GOOD_ZIP[:70] + bytes([GOOD_ZIP[70] ^ 0xFF]) + GOOD_ZIP[71:], None, 'decompress'),
     'nearly empty': (make_zip('eca.txt', b'Em breve.'), None, '9 bytes only'),
     'absurdly large inside': (make_zip('eca.txt', bytes(300_000)), None, 'would have 300,000 bytes'),
+    'a web page inside': (make_zip('eca.txt', b'<!DOCTYPE html><title>Sign in</title>' * 200), None, 'a web page'),
+    'a picture inside': (make_zip('eca.txt', b'\x89PNG\r\n\x1a\n' + bytes(9999)), None, 'a picture (PNG)'),
+    'numbers inside': (make_zip('eca.txt', b'12345 67890\n' * 999), None, 'more signs than letters'),
     'out of its folder': (make_zip('../../eca.txt', BOOK.encode()), None, 'named ../../eca.txt'),
     'absurdly large': (bytes(300_000), None, 'more than 200,000 bytes'),
     'error 404': (None, None, '404'),
@@ -215,7 +238,7 @@ def test_download(bare, name, capsys, monkeypatch):
 
     input_path = bare / ECA / 'input_eca.txt'
     if reason is None:
-        assert text == BOOK and input_path.read_bytes() == BOOK.encode()
+        assert text == BOOK.replace('\r', '') and input_path.read_bytes() == BOOK.encode()
     else:
         assert reason in capsys.readouterr().out
         assert text == (bare / SAMPLE).read_text(encoding='utf-8') and not input_path.exists()

@@ -1,5 +1,7 @@
 """Data sets of words, and large ones: tiktoken's very tokens, one end for each document, nothing half-written."""
 
+import gzip
+import hashlib
 import http.server
 import json
 import pickle
@@ -22,11 +24,13 @@ FETCH = '''
 import runpy
 import sys
 from support import dataset
-server, *sys.argv = sys.argv[1:]
+server, sha256, *sys.argv = sys.argv[1:]
 download = dataset.download
 dataset.download = lambda url, *args: download(url.replace('https://raw.githubusercontent.com', server), *args)
+find_text = dataset.find_text
+dataset.find_text = lambda paths, path, url, known: find_text(paths, path, url, sha256 or known)
 runpy.run_path(sys.argv[0], run_name='__main__')
-'''   # runs a script, with a server on this machine in place of GitHub
+'''   # runs a script, with a server on this machine in place of GitHub, and another text's sum
 SHAKESPEARE = ['data/shakespeare_char/prepare.py', 'data/shakespeare/prepare.py']
 
 
@@ -98,30 +102,47 @@ def test_real_shakespeare(bare, tiktoken_cache):
         assert f'train has {counts[0]:,} tokens\nval has {counts[1]:,} tokens' in printed
 
 
+PLAY = 'First Citizen:\nBefore we proceed any further, hear me speak.\n\n' * 100
+
+
 @pytest.mark.parametrize('script', SHAKESPEARE)
 @pytest.mark.parametrize('body, reason', [
-    ('First Citizen:\nBefore we proceed any further, hear me speak.\n\n' * 100, None), (None, '404'),
-    ('Under maintenance', '17 bytes only'), (b'\xff' * 9999, "can't decode")])
+    (PLAY, None), (None, '404'), (PLAY[:-1], 'is not the text that is known'),
+    ('Under maintenance', '17 bytes only'), (b'\xff' * 9999, "can't decode"),
+    ('<!DOCTYPE html>\n<html>please sign in</html>' + PLAY, 'what came is a web page'),
+    ('<p>a</p>\n' * 999, 'what came is a web page'), ('{"error": "no"}' + PLAY, 'what came is a web page'),
+    (gzip.compress(bytes(range(256)) * 999), 'what came is a gzip file'),
+    (PLAY.encode('utf-16-le'), 'is in UTF-16-LE'),
+    ('0123456789 ' * 999, 'more signs than letters')])
 def test_shakespeare_download(bare, gpt2, script, body, reason):
     body = body.encode() if isinstance(body, str) else body
+    sha256 = hashlib.sha256(PLAY.encode()).hexdigest()
     with Server(lambda path: body) as server:
         (bare / 'fetch.py').write_text(FETCH, encoding='utf-8')
         env = {'TIKTOKEN_CACHE_DIR': str(gpt2 and bare / 'cache'), 'no_proxy': '127.0.0.1'}
         folder = (bare / script).parent
         if reason:
-            said = bare.run('fetch.py', server.url, script, env=env, fails=True)
+            said = bare.run('fetch.py', server.url, sha256, script, env=env, fails=True)
             assert reason in said and f'save it as {folder}/input.txt' in said
             assert [path.name for path in folder.iterdir()] == ['prepare.py']
             return
+        said = bare.run('fetch.py', server.url, '', script, env=env, fails=True)   # with the sum of the real text
+        assert 'is not the text that is known' in said and not (folder / 'input.txt').exists()
         if 'char' not in script:   # the text comes, GPT-2's vocabulary does not
             env['TIKTOKEN_CACHE_DIR'] = str(bare)
-            said = bare.run('fetch.py', server.url, script, env=env, fails=True)
+            said = bare.run('fetch.py', server.url, sha256, script, env=env, fails=True)
             assert "GPT-2's vocabulary could not be fetched" in said and 'TIKTOKEN_CACHE_DIR' in said
             return
-        bare.run('fetch.py', server.url, script, env=env)
+        bare.run('fetch.py', server.url, sha256, script, env=env)
     assert (folder / 'input.txt').read_bytes() == body
     assert 'train has' in bare.run(script)   # without the server
     assert len(sum(read_ids(bare, folder.name), [])) == len(body)
+
+
+@pytest.mark.skipif(not REAL_TEXT.exists(), reason='the real text is not at data/shakespeare/input.txt')
+def test_the_sum_is_that_of_the_real_text():
+    sha256 = hashlib.sha256(REAL_TEXT.read_bytes()).hexdigest()
+    assert all(f"SHA256 = '{sha256}'" in (REPO / script).read_text(encoding='utf-8') for script in SHAKESPEARE)
 
 
 def test_eca_in_tokens(bare, tiktoken_cache, gpt2):
@@ -160,7 +181,8 @@ def test_documents(bare, gpt2, tiktoken_cache, kind, num_proc):
         rows.to_parquet(path)
     else:
         rows.to_json(path)
-    bare.run(PREPARE, path, f'--num_proc={num_proc}', env={'TIKTOKEN_CACHE_DIR': tiktoken_cache}, real=True)
+    env = {'TIKTOKEN_CACHE_DIR': tiktoken_cache}
+    bare.run(PREPARE, path, '--val_share=0.0005', f'--num_proc={num_proc}', env=env, real=True)
     assert read_ids(bare, 'openwebtext') == by_nanogpt(gpt2, DOCUMENTS)
     assert not list((bare / 'data/openwebtext').glob('*.tmp'))
 
@@ -188,14 +210,47 @@ def test_text_files(bare, gpt2, tiktoken_cache):
     """A file is a document, and a long one is read in pieces. A file that changes is read anew."""
     long = (bare / ECA / 'amostra.txt').read_text(encoding='utf-8') * 40   # two and a half million characters
     for changed in ('', 'Fim.'):
-        texts = ['Um livro curto.\n', long + changed, 'Outro\r\nlivro.']
+        texts = ['\ufeffUm livro curto.\n', long + changed, 'Outro\r\nlivro.']
         for i, text in enumerate(texts):
             (bare / f'{i}.txt').write_bytes(text.encode())
         printed = bare.run(PREPARE, '0.txt', '1.txt', '2.txt', env={'TIKTOKEN_CACHE_DIR': tiktoken_cache}, real=True)
         train, val = read_ids(bare, 'openwebtext')
         assert f'train has {len(train):,} tokens\nval has {len(val):,} tokens' in printed
+        assert '2 byte order marks and \\r' in printed and 'val.bin is short' in printed
+        texts = [text.removeprefix('\ufeff').replace('\r', '') for text in texts]
         want = [[*gpt2.encode_ordinary(text), gpt2.eot_token] for text in texts]
         assert [train, val] == [want[0] + want[1], want[2]]
+
+
+LINES = [f'Linha {i} é curta. São {i * i % 97}.' for i in range(1000)]   # 12,500 tokens
+
+
+@pytest.mark.parametrize('share, least, most', [(None, 1025, 1500), (0.3, 3600, 3900), (0.0005, 1, 40)])
+def test_validation_large_enough_for_a_block(bare, tiktoken_cache, share, least, most):
+    """Of 1000 short lines, one in 2000 would be a line. Drawn as nanoGPT draws, only more."""
+    datasets.Dataset.from_dict({'text': LINES}).to_json(bare / 'linhas.jsonl')
+    args = [] if share is None else [f'--val_share={share}']
+    env = {'TIKTOKEN_CACHE_DIR': tiktoken_cache}
+    said = bare.run(PREPARE, 'linhas.jsonl', *args, '--num_proc=1', env=env, real=True)
+    val = read_ids(bare, 'openwebtext')[1]
+    assert least <= len(val) <= most
+    assert ('would be too short for a block' in said) == (share is None)
+    assert ('val.bin is short' in said) == (len(val) < 1025)
+
+
+@pytest.mark.parametrize('share', ['0', '-1', '0.7', 'nan', 'x'])
+def test_validation_share_out_of_range(bare, share):
+    assert 'val_share' in bare.run(PREPARE, 'linhas.jsonl', f'--val_share={share}', fails=True)
+
+
+def test_documents_as_windows_writes_them(bare, gpt2, tiktoken_cache):
+    texts = [f'\ufeffLinha {i}\r\ne fim, e\u0301 isso é tudo.\r' for i in range(30)]
+    datasets.Dataset.from_dict({'text': texts}).to_json(bare / 'linhas.jsonl')
+    said = bare.run(PREPARE, 'linhas.jsonl', '--num_proc=1', env={'TIKTOKEN_CACHE_DIR': tiktoken_cache}, real=True)
+    assert '90 byte order marks and \\r (carriage returns) are left out' in said
+    assert said.count('30 letters have theirs in one character (NFC), 30 as a character of its own (NFD)') == 1
+    ids = sum(read_ids(bare, 'openwebtext'), [])
+    assert '\r' not in gpt2.decode(ids) and '\ufeff' not in gpt2.decode(ids)
 
 
 def test_openwebtext_itself(bare, gpt2, tiktoken_cache):
@@ -217,7 +272,7 @@ def test_openwebtext_itself(bare, gpt2, tiktoken_cache):
 
     with Server(answer) as server:
         env = {'TIKTOKEN_CACHE_DIR': tiktoken_cache, 'HF_ENDPOINT': server.url, 'no_proxy': '127.0.0.1'}
-        printed = bare.run(PREPARE, '--num_proc=1', env=env, real=True)
+        printed = bare.run(PREPARE, '--num_proc=1', '--val_share=0.0005', env=env, real=True)
     assert 'Skylion007/openwebtext came with 3,000 documents; it used to have 8,013,769' in printed
     assert any('Skylion007/openwebtext/revision/refs/convert/parquet' in path for path in asked)
     assert read_ids(bare, 'openwebtext') == by_nanogpt(gpt2, DOCUMENTS)
@@ -234,6 +289,8 @@ def test_openwebtext_itself(bare, gpt2, tiktoken_cache):
     ({'um.docx': 'b'}, 'the files end in .docx'),
     ({'um.txt': 'Ol\xe1', 'dois.txt': 'b'}, 'um.txt is not UTF-8'),
     ({'nada.txt': None}, 'there is no file nada.txt'),
+    ({'um.jsonl': '{"text": ""}\n' * 30}, 'tokens for train.bin are the same'),
+    ({'um.txt': '%PDF-1.4 ', 'dois.txt': 'b'}, 'um.txt is a PDF'),
 ])
 def test_documents_that_are_invalid(bare, tiktoken_cache, files, says):
     for name, content in files.items():

@@ -12,6 +12,7 @@ folder is for transformers, wherever that is installed:
 """
 
 import os
+import re
 import sys
 
 _root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repository
@@ -19,7 +20,7 @@ sys.path.insert(0, _root)
 from support.checkpoints import checkpoint_tokenizer, load_checkpoint, save_checkpoint   # noqa: E402
 from support.errors import catch_crashes, fail, first_line   # noqa: E402
 from support.files import making_folder   # noqa: E402
-from support.tokenizer import GPT2_SPLIT, gpt2_tokens   # noqa: E402
+from support.tokenizer import GPT2_SPLIT, gpt2_tokens, word_gap   # noqa: E402
 
 catch_crashes()
 
@@ -53,6 +54,9 @@ if to.endswith('.pt'):
     raise SystemExit
 
 # a folder: transformers' classes
+if tokenizer['kind'] == 'ids':
+    fail("the text of the model's tokens is not known, and a folder needs a tokenizer; export a file instead, "
+         '--to=NAME.pt')
 try:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -64,9 +68,14 @@ disable_progress_bar()   # it takes a second
 
 # tokenizer: a fast one, which knows nothing but tokenizer.json
 end = tokenizer.get('eos')   # the token that ends a document; characters have none
-if tokenizer['kind'] == 'char':   # each character is a word
-    fast = Tokenizer(models.WordLevel({char: i for i, char in enumerate(tokenizer['itos'])}))
-    fast.pre_tokenizer = pre_tokenizers.Split(Regex(r'[\s\S]'), 'isolated')
+if tokenizer['kind'] == 'char' and word_gap(tokenizer['itos']):   # words with a space between them
+    words = {word: i for i, word in enumerate(tokenizer['itos'])}
+    fast = Tokenizer(models.WordPiece(words, continuing_subword_prefix='', max_input_chars_per_word=10**6))
+    fast.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+elif tokenizer['kind'] == 'char':   # characters, or words that bring their own spaces: the longest first
+    fast = Tokenizer(models.WordLevel({word: i for i, word in enumerate(tokenizer['itos'])}))
+    longest_first = sorted(tokenizer['itos'], key=len, reverse=True)
+    fast.pre_tokenizer = pre_tokenizers.Split(Regex('|'.join(map(re.escape, longest_first))), 'isolated')
     fast.decoder = decoders.Fuse()   # no spaces between them
 elif tokenizer['kind'] == 'gpt2':
     end = '<|endoftext|>'

@@ -11,8 +11,9 @@ from pathlib import Path
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, for support/
-from support.dataset import begin, command_line, read_text, write_char_dataset   # noqa: E402
+from support.dataset import begin, command_line, write_char_dataset   # noqa: E402
 from support.errors import fail   # noqa: E402
+from support.texts import read_text   # noqa: E402
 
 
 def find_files(names):
@@ -33,11 +34,6 @@ def is_text_file(path):
     return path.suffix.lower() == '.txt' and path.is_file() and not path.name.startswith('._')
 
 
-def clean(text):
-    """A text without the byte order mark and the \\r of Windows and Project Gutenberg, which are not worth learning."""
-    return text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n').strip('\n')
-
-
 if __name__ == '__main__':
     begin()
     parser = command_line(__doc__, help='text files, UTF-8, or folders that have .txt files somewhere in them')
@@ -46,6 +42,6 @@ if __name__ == '__main__':
         fail('no text is named; write python data/autor_char/prepare.py FOLDER, a folder with .txt files')
     texts = []
     for path in find_files(args.texts):
-        texts.append(clean(read_text(str(path))))
+        texts.append(read_text(str(path)).strip('\n'))
         print(f'text: {path}, {len(texts[-1]):,} characters')
     write_char_dataset('\n\n'.join(texts), here)

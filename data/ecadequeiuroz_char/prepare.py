@@ -17,8 +17,8 @@ import zipfile
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, for support/
-from support.dataset import (MIN_CHARS, begin, command_line, download, read_text, write_char_dataset,   # noqa: E402
-                             write_files)
+from support.dataset import MIN_CHARS, begin, command_line, write_char_dataset, write_files   # noqa: E402
+from support.texts import check_download, download, read_text   # noqa: E402
 
 URL = 'https://www.kaggle.com/api/v1/datasets/download/leite0407/ea-de-queiroz'
 PAGE = 'https://www.kaggle.com/datasets/leite0407/ea-de-queiroz'
@@ -37,8 +37,7 @@ def download_eca():
         if members[0].file_size > MAX_BYTES:
             raise ValueError(f'eca.txt would have {members[0].file_size:,} bytes, which cannot be right')
         data = archive.read(members[0])   # checks its CRC
-    if len(data.decode('utf-8')) < MIN_CHARS:
-        raise ValueError(f'eca.txt has {len(data):,} bytes only')
+    check_download(data, MIN_CHARS)
     return data
 
 

@@ -14,11 +14,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, f
 from support.dataset import TOKENIZER, begin, command_line, find_text, write_token_dataset   # noqa: E402
 
 URL = 'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt'
+SHA256 = '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed'   # of its 1,115,394 bytes, by sha256sum
 
 if __name__ == '__main__':
     begin()
     parser = command_line(__doc__)
     parser.add_argument('--tokenizer', **TOKENIZER)
     args = parser.parse_args()
-    text = find_text(args.texts, os.path.join(here, 'input.txt'), URL)
+    text = find_text(args.texts, os.path.join(here, 'input.txt'), URL, SHA256)
     write_token_dataset(text, here, args.tokenizer)
