@@ -2,8 +2,8 @@
 Checkpoints: ckpt.pt is the best state of a run (or the last evaluated), last.pt the newest, if that is another one.
 
 Each is a dict of tensors and plain values, which torch.load(weights_only=True) accepts: a file from a stranger can be
-wrong, but cannot run code. What is wrong is found when it is loaded, by checks.py. nanoGPT's checkpoints are read too, and nanoGPT reads ours. Also here: the folder of a
-run, and models that somebody else has trained.
+wrong, but cannot run code. What is wrong is found when it is loaded, by checks.py. nanoGPT's checkpoints are read too,
+and nanoGPT reads ours. Also here: the folder of a run, and models that somebody else has trained.
 """
 
 import math

@@ -76,7 +76,7 @@ def check_tensor(name, value, shape, dtypes=FLOATS):
     """The value is a tensor of this shape, which lies densely in the memory of the CPU."""
     if not isinstance(value, torch.Tensor):
         raise ValueError(f'{name} is {show(value)}, not a tensor')
-    if value.layout != torch.strided or value.dtype not in dtypes or value.device.type not in ('cpu', 'meta'):
+    if value.layout != torch.strided or value.dtype not in dtypes or value.device.type != 'cpu':
         raise ValueError(f'{name} is {show(value)}, not dense numbers of {dtypes[0]} on the CPU')
     if value.shape != shape:
         raise ValueError(f'{name} has the shape {tuple(value.shape)}, not {tuple(shape)}')
@@ -95,9 +95,9 @@ def check_finite_tensor(name, value):
 # checkpoints
 
 def check_checkpoint(checkpoint):
-    """Check the dict that read_torch_file found in ckpt.pt or last.pt: all but the optimizer's state, see check_moments.
-    What nanoGPT writes otherwise becomes as it is here: the names of the weights, best_val_loss as a tensor, model_args
-    without `bias` (in its first weeks), or dropout. Keys that nobody reads may be there."""
+    """Check the dict that read_torch_file found in ckpt.pt or last.pt: all but the optimizer's state, for which there
+    is check_moments. What nanoGPT writes otherwise becomes as it is here: the names of the weights, best_val_loss as a
+    tensor, model_args without `bias` (in its first weeks) or dropout. Keys that nobody reads may be there."""
     check_type('the file', checkpoint, dict)
     for key in ('model', 'model_args'):
         if key not in checkpoint:
