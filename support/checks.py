@@ -5,6 +5,9 @@ once, completely, where it enters, before anything of its size is built; after t
 A check raises ValueError, whose message says which field is wrong and what it is.
 """
 
+import os
+from contextlib import contextmanager
+
 import torch
 
 from model import GPT, GPTConfig
@@ -290,10 +293,10 @@ def check_hf(json, eos, vocab_size):
     except ImportError:   # then no text is encoded or decoded here, either
         return
     try:
-        hf = Tokenizer.from_str(json)
-        own_ids = hf.get_vocab(with_added_tokens=False)
-        ids = hf.get_vocab(with_added_tokens=True)
-        hf.decode(hf.encode('a b', add_special_tokens=False).ids)
+        with silent_stderr():   # where its panics write a hundred lines
+            hf = Tokenizer.from_str(json)
+            own_ids = hf.get_vocab(with_added_tokens=False)
+            ids = hf.get_vocab(with_added_tokens=True)
     except KeyboardInterrupt:
         raise
     except BaseException as e:   # its panics, for which it has a class of its own, are no Exceptions
@@ -304,6 +307,24 @@ def check_hf(json, eos, vocab_size):
     check_fit(max(ids.values()) + 1, pad_to_64(vocab_size))   # transformers may have added an <|endoftext|>
     if eos is not None and ids.get(eos, vocab_size) >= vocab_size:
         raise ValueError(f'eos of the tokenizer is {show(eos)}, which is not one of the tokens that the model knows')
+
+
+@contextmanager
+def silent_stderr():
+    """What is written to standard error, by any language, goes nowhere until the block ends."""
+    try:
+        old = os.dup(2)
+    except OSError:   # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(old, 2)
+        os.close(old)
+        os.close(nowhere)
 
 
 # -----------------------------------------------------------------------------

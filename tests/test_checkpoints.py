@@ -343,6 +343,23 @@ def test_tokens_of_gpt2(bpe, says):
             checks.check_tokenizer(record, 50257)
 
 
+def test_tokenizers_that_panic(capfd):
+    """Rust prints a backtrace; here it is one line."""
+    tokenizers = pytest.importorskip('tokenizers')
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE({'a': 0, 'b': 1, 'ab': 2}, [('a', 'b')]))
+    record = {'kind': 'hf', 'json': bpe.to_str(), 'eos': 'ab'}
+    checks.check_tokenizer(record, 3)
+    for change, says in (
+            ({'json': record['json'].replace('"continuing_subword_prefix":null', '"continuing_subword_prefix":"xyz"')},
+             'json of the tokenizer cannot be read'),
+            ({'json': record['json'].replace('"ab":2', '"ab":3')}, 'has 4 tokens, more than the 3'),
+            ({'json': record['json'] + '\ud800'}, 'which is no text'),
+            ({'eos': 'abc'}, "eos of the tokenizer is 'abc', which is not one of the tokens")):
+        with pytest.raises(ValueError, match=says):
+            checks.check_tokenizer({**record, **change}, 3)
+    assert capfd.readouterr().err == ''
+
+
 def test_what_nanogpt_writes(tmp_path):
     """A tensor for the loss, a prefix, no tokenizer, no bias in model_args at first; a name of a data set."""
     model = GPT(GPTConfig(**{**ARGS, 'bias': True}))
