@@ -254,24 +254,16 @@ class GPT(nn.Module):
     @classmethod
     def from_pretrained(cls, name, dropout=0.0):
         """A GPT with the weights of a GPT-2: a Hugging Face Hub id such as 'gpt2-xl', or a folder that transformers
-        reads. Raises ValueError for another architecture, OSError for what cannot be found; messages begin with 'it',
-        for the caller to put the name before."""
-        from transformers import AutoConfig, GPT2LMHeadModel
-        c = AutoConfig.from_pretrained(name)
-        if c.model_type != 'gpt2':
-            raise ValueError(f'it is a model of the kind {c.model_type}, not a GPT-2')
-        if c.n_inner is None:   # the channels of the MLP's hidden layer
-            c.n_inner = 4 * c.n_embd
-        expected = dict(activation_function='gelu_new', n_inner=4 * c.n_embd, layer_norm_epsilon=1e-5,
-                        scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, tie_word_embeddings=True)
-        for key, value in expected.items():
-            if getattr(c, key) != value:
-                raise ValueError(f'it is a variant of GPT-2: its {key} is {getattr(c, key)}, not {value}')
-
-        config = GPTConfig(block_size=c.n_positions, vocab_size=c.vocab_size, n_layer=c.n_layer, n_head=c.n_head,
-                           n_embd=c.n_embd, dropout=dropout, bias=True)
+        reads; code that comes along is not run. Raises ValueError for another architecture or missing weights, OSError
+        for what cannot be found; messages begin with 'it', for the caller to put the name before."""
+        from transformers import GPT2LMHeadModel
+        config = pretrained_config(name, dropout)
+        hf, info = GPT2LMHeadModel.from_pretrained(name, dtype=torch.float32, trust_remote_code=False,
+                                                   output_loading_info=True)
+        if info['missing_keys']:   # transformers would go on, with random numbers
+            raise ValueError(f"it lacks the weights {', '.join(sorted(info['missing_keys'])[:3])}")
         model = cls(config)
-        weights = GPT2LMHeadModel.from_pretrained(name, dtype=torch.float32).state_dict()
+        weights = hf.state_dict()
         for key, weight in model.state_dict().items():
             if key.endswith(('c_attn.weight', 'c_fc.weight', 'c_proj.weight')):
                 weight.copy_(weights[key].T)   # Conv1D's are (in, out), Linear's (out, in)
@@ -342,6 +334,23 @@ class GPT(nn.Module):
         """idx (B, T) followed by all the tokens that stream yields: (n, T + max_new_tokens). Settings as in stream."""
         new = [ids[:, None] for ids in self.stream(idx, max_new_tokens, temperature, top_k, num_samples, **settings)]
         return torch.cat([idx.expand(num_samples or len(idx), -1), *new], dim=1)
+
+
+def pretrained_config(name, dropout=0.0):
+    """The GPTConfig of a GPT-2, a Hugging Face Hub id or a folder. Raises as GPT.from_pretrained."""
+    from transformers import AutoConfig
+    c = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    if c.model_type != 'gpt2':
+        raise ValueError(f'it is a model of the kind {c.model_type}, not a GPT-2')
+    if c.n_inner is None:   # the channels of the MLP's hidden layer
+        c.n_inner = 4 * c.n_embd
+    expected = dict(activation_function='gelu_new', n_inner=4 * c.n_embd, layer_norm_epsilon=1e-5,
+                    scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, tie_word_embeddings=True)
+    for key, value in expected.items():
+        if getattr(c, key) != value:
+            raise ValueError(f'it is a variant of GPT-2: its {key} is {getattr(c, key)}, not {value}')
+    return GPTConfig(block_size=c.n_positions, vocab_size=c.vocab_size, n_layer=c.n_layer, n_head=c.n_head,
+                     n_embd=c.n_embd, dropout=dropout, bias=True)
 
 
 def update_cache(cache, k, v, pos):

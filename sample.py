@@ -51,7 +51,7 @@ devices.speed_up(device)
 
 # model and tokenizer
 model, tokenizer = checkpoints.load_model(init_from, out_dir)
-encode, decode = get_codec(tokenizer)
+encode, decode = get_codec(tokenizer, vocab_size=model.config.vocab_size)
 amp = devices.prepare_sampling(model, device, dtype)   # model.eval(), to the device; a context for matmuls in dtype
 if compile:
     model.forward = torch.compile(model.forward)

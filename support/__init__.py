@@ -5,6 +5,9 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     evaluate.py     sweeps of val.bin, bits per character, baselines
     checkpoints.py  a run's folder and its checkpoints: save, load, resume; pretrained models
     processes.py    training in several processes, by torchrun
+    pretrained.py   GPT-2s of others: their files against their config.json
+    checks.py       checks of what comes from outside: checkpoints, tokenizers, the state of optimizers
+    torch_file.py   reading what torch.save wrote, from anybody
     devices.py      device, dtype, torch.compile, peak FLOP/s
     cpu.py          only for speed on a CPU: which have bfloat16, weights in float16
     dataset.py      train.bin, val.bin and meta.pkl: written by the prepare.py scripts, read by train.py

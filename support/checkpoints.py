@@ -2,25 +2,25 @@
 Checkpoints: ckpt.pt is the best state of a run (or the last evaluated), last.pt the newest, if that is another one.
 
 Each is a dict of tensors and plain values, which torch.load(weights_only=True) accepts: a file from a stranger can be
-wrong, but cannot run code. nanoGPT's checkpoints are read too, and nanoGPT reads ours. Also here: the folder of a
-run, and models that somebody else has trained.
+wrong, but cannot run code. What is wrong is found when it is loaded, by checks.py. nanoGPT's checkpoints are read too,
+and nanoGPT reads ours. Also here: the folder of a run, and models that somebody else has trained.
 """
 
 import math
 import os
 import sys
-import zipfile
 
 import torch
 
 from model import GPT, GPTConfig
 from support import processes
+from support.checks import check_checkpoint, check_tokenizer
 from support.dataset import DATA
 from support.errors import fail, first_line, is_out_of_memory
 from support.files import lock, remove_halves, set_aside, write_whole
+from support.pretrained import WELL_KNOWN, check_pretrained, hub_id
+from support.torch_file import read_torch_file
 from support.tokenizer import fits, gpt2_tokens, hf_record, load_hf_tokenizer, load_tokenizer
-
-OPENAI_MODELS = ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl')
 
 
 # -----------------------------------------------------------------------------
@@ -78,7 +78,8 @@ def save_run(checkpoint, out_dir, is_best, old_checkpoints):
 # loading
 
 def load_checkpoint(path, dropout=0.0):
-    """(model, checkpoint): a GPT on the CPU, and the dict that save_checkpoint or nanoGPT wrote."""
+    """(model, checkpoint): a GPT on the CPU, and the dict that save_checkpoint or nanoGPT wrote, checked completely but
+    for the optimizers' state, which load_optimizers checks. Exits if the file is something else."""
     if not os.path.exists(path):
         advice = 'train first, or give the folder of a run as --out_dir'
         if os.path.exists(os.path.join(os.path.dirname(path), 'last.pt')):
@@ -86,30 +87,30 @@ def load_checkpoint(path, dropout=0.0):
                       'evaluation')
         fail(f'there is no {path}; {advice}')
     try:
-        if zipfile.ZipFile(path).testzip():   # torch.load does not look at the checksums that torch.save writes
-            raise ValueError
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        checkpoint = read_torch_file(path)
+        check_checkpoint(checkpoint)
         model = GPT(GPTConfig(**{**checkpoint['model_args'], 'dropout': dropout}))
-        model.load_state_dict(clean_names(checkpoint['model']))
-        tokenizer = checkpoint.get('tokenizer', {'kind': 'gpt2'})
-        if tokenizer['kind'] == 'char' and len(tokenizer['itos']) != model.config.vocab_size:
-            raise ValueError
+        model.load_state_dict(checkpoint['model'])
     except OSError as e:
         fail(f'{path} cannot be read: {e.strerror}')
-    except Exception as e:   # bytes from anywhere can make torch raise anything
+    except Exception as e:   # bytes from anywhere can make zipfile raise anything
         if is_out_of_memory(e):
             raise
-        fail(f'{path} is not a whole checkpoint of this program or of nanoGPT')
-    if not torch.nn.utils.get_total_norm(model.parameters()).isfinite():
-        fail(f'{path} has weights that are NaN or infinite: that training failed; train anew, at a lower rate')
+        fail(f'{path} is not a whole checkpoint of this program or of nanoGPT: {first_line(e)}; copy it again, or '
+             'train anew')
+    bad = find_not_finite(model)
+    if bad:
+        fail(f'{path} has weights that are NaN or infinite, in {bad}: that training failed; train anew, at a lower '
+             'rate')
     return model, checkpoint
 
 
-def clean_names(weights):
-    """A model's state_dict without what nanoGPT may have in it: the prefix of compiled models, and the causal mask,
-    which on torch 1 was a weight."""
-    weights = {name.removeprefix('_orig_mod.'): weight for name, weight in weights.items()}
-    return {name: weight for name, weight in weights.items() if not name.endswith('.attn.bias')}
+def find_not_finite(model):
+    """The name of the first weights that are NaN or infinite, or too large to be squared; None if there are none."""
+    if torch.nn.utils.get_total_norm(model.parameters()).isfinite():
+        return None
+    names = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    return names[0] if names else 'all together'
 
 
 def load_run(config):
@@ -125,9 +126,8 @@ def load_run(config):
 
     if 'optimizer' not in checkpoint and config['eval_only']:   # a model alone, as tools/export.py writes it
         checkpoint.update(iter_num=0, best_val_loss=math.inf)
-    numbers = [checkpoint.get('iter_num'), checkpoint.get('best_val_loss')]   # nanoGPT's loss is a tensor
-    is_state = 'optimizer' in checkpoint or config['eval_only']
-    if not is_state or not all(isinstance(x, (int, float, torch.Tensor)) for x in numbers):
+    needed = {'iter_num', 'best_val_loss'} if config['eval_only'] else {'optimizer', 'iter_num', 'best_val_loss'}
+    if not needed <= checkpoint.keys():
         fail(f'{out_dir}/{name} is a model to sample from, not the state of a training; there is nothing to resume')
 
     for key in ('n_layer', 'n_head', 'n_embd', 'block_size', 'bias'):
@@ -148,16 +148,19 @@ def load_optimizers(optimizers, scaler, checkpoint, config):
     learning rates stay as they are. Exits if the checkpoint is of another optimizer."""
     if 'optimizer' not in checkpoint:   # a model alone, which load_run admits for eval_only
         return
-    if checkpoint.get('scaler'):
-        scaler.load_state_dict(checkpoint['scaler'])
     states = checkpoint['optimizer']
     if not isinstance(states, list):   # nanoGPT has one
         states = [states]
     try:
-        for opt, state in zip(optimizers, states, strict=True):
-            processes.load_state(opt, state['state'])
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError):   # a stranger's, too
-        fail(f"{config['out_dir']} was trained with another optimizer than {config['optimizer']}; use the same")
+        if len(states) != len(optimizers):
+            raise ValueError(f'it has {len(states)} optimizers, and there are {len(optimizers)}')
+        for opt, state in zip(optimizers, states):
+            processes.load_state(opt, state)
+    except ValueError as e:
+        fail(f"{config['out_dir']} was trained with another optimizer than {config['optimizer']}, or its state is "
+             f'damaged: {e}; use the same, or train anew')
+    if checkpoint.get('scaler'):
+        scaler.load_state_dict(checkpoint['scaler'])
 
 
 # -----------------------------------------------------------------------------
@@ -176,10 +179,15 @@ def checkpoint_tokenizer(checkpoint):
     """The record of a checkpoint's tokenizer. nanoGPT's checkpoints have none, but name their data set."""
     if 'tokenizer' in checkpoint:
         return checkpoint['tokenizer']
+    model_vocab_size = checkpoint['model_args']['vocab_size']
     folder = os.path.join(DATA, checkpoint.get('config', {}).get('dataset', ''))
     tokenizer, vocab_size = load_tokenizer(folder)
-    if not fits(tokenizer, vocab_size, checkpoint['model_args']['vocab_size']):
+    if not fits(tokenizer, vocab_size, model_vocab_size):
         fail(f'the checkpoint has no vocabulary, and {folder}/meta.pkl is missing or another; prepare its text again')
+    try:
+        check_tokenizer(tokenizer, model_vocab_size)
+    except ValueError as e:
+        fail(f'the checkpoint has no vocabulary, and {folder} has another: {e}; prepare its text again')
     return tokenizer
 
 
@@ -187,8 +195,8 @@ def load_pretrained(name, dropout=0.0, block_size=None):
     """(model, the record of its tokenizer): a GPT on the CPU with the weights of a GPT-2, named by its Hugging Face
     Hub id or its folder. The record is whole, so that later no network is needed."""
     what = f'init_from = {name}'
-    if name not in OPENAI_MODELS and '/' not in name and not os.path.isdir(name):
-        fail(f"{what} is not known; use 'scratch', 'resume', {', '.join(OPENAI_MODELS)}, OWNER/NAME of a GPT-2 on the "
+    if name not in WELL_KNOWN and '/' not in name and not os.path.isdir(name):
+        fail(f"{what} is not known; use 'scratch', 'resume', {', '.join(WELL_KNOWN)}, OWNER/NAME of a GPT-2 on the "
              'Hugging Face Hub, or a folder that has one')
     try:
         from transformers.utils.logging import disable_progress_bar
@@ -196,11 +204,26 @@ def load_pretrained(name, dropout=0.0, block_size=None):
         fail(f'{what} needs the package transformers: pip install transformers')
     if not sys.stderr.isatty():
         disable_progress_bar()
+    source = hub_id(name)
     try:
-        model = GPT.from_pretrained(name, dropout)
+        check_pretrained(source)
+        model = GPT.from_pretrained(source, dropout)
         model.crop_block_size(block_size or model.config.block_size)
-        if name in OPENAI_MODELS:
-            return model, {'kind': 'gpt2', 'bpe': [token.decode('latin-1') for token in gpt2_tokens({})]}
+        record = None
+        if name in WELL_KNOWN:
+            record = {'kind': 'gpt2', 'bpe': [token.decode('latin-1') for token in gpt2_tokens({})]}
     except Exception as e:   # a hub, a cache and strangers' files can raise anything
         fail(f'{what} cannot be loaded: {first_line(e)}')
-    return model, hf_record(load_hf_tokenizer(name, what))
+    bad = find_not_finite(model)
+    if bad:
+        fail(f'{what} has weights that are NaN or infinite, in {bad}: that training failed; take another model')
+    if record is None:
+        hf = load_hf_tokenizer(source, what)
+        record = hf_record(hf)
+        if record['eos'] is not None and hf.eos_token_id >= model.config.vocab_size:   # transformers added it
+            record['eos'] = None
+    try:
+        check_tokenizer(record, model.config.vocab_size)
+    except ValueError as e:
+        fail(f'{what} cannot be used: {e}; take a model whose tokenizer fits')
+    return model, record

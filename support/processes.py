@@ -9,6 +9,7 @@ import time
 import torch
 import torch.distributed as dist
 
+from support.checks import check_moments
 from support.errors import fail
 
 
@@ -80,13 +81,20 @@ def whole_state(opt):
 
 
 def load_state(opt, state):
-    """Copy {number of a parameter: {name: moment}} into an optimizer; a sharded one takes its part. Raises
-    ValueError, IndexError, KeyError, TypeError or AttributeError if they do not fit."""
+    """Copy the moments in an optimizer's state_dict into an optimizer; a sharded one takes its part. Raises ValueError
+    if they do not fit."""
     params = [p for group in opt.param_groups for p in group['params']]
     inner = getattr(opt, 'optim', opt)   # of a sharded one, the part in this process
     own = {p for group in inner.param_groups for p in group['params']}
-    for i, moments in state.items():
-        if any(moment.dim() and moment.shape != params[i].shape for moment in moments.values()):
-            raise ValueError
-        if params[i] in own:   # 'step' goes to the device, too, where a fused AdamW counts
-            inner.state[params[i]] = {k: moment.to(params[i].device) for k, moment in moments.items()}
+    check_moments(state, params, type(inner).__name__)
+    for i, moments in state['state'].items():
+        if params[i] in own:
+            inner.state[params[i]] = {name: like(params[i], moment) for name, moment in moments.items()}
+
+
+def like(param, moment):
+    """A copy of a moment on the parameter's device and, unless it is the number of steps, in its layout: a fused AdamW
+    goes through their memory side by side. (The number is on the device, too, where a fused AdamW counts.)"""
+    if moment.dim() == 0:
+        return moment.clone().to(param.device)
+    return torch.empty_like(param).copy_(moment)

@@ -160,15 +160,16 @@ def fits(record, vocab_size, model_vocab_size):
 # -----------------------------------------------------------------------------
 # encoding and decoding
 
-def get_codec(record, with_special=True):
+def get_codec(record, with_special=True, vocab_size=None):
     """(encode, decode) of a tokenizer: text -> list of ids, list of ids -> text. Without with_special, decode leaves
-    out <|endoftext|> and its like. encode exits if the text cannot be encoded."""
+    out <|endoftext|> and its like. encode exits if the text cannot be encoded, or has a token that a model which knows
+    vocab_size tokens does not know."""
     if record['kind'] == 'char':
         return char_codec(record)
     if record['kind'] == 'gpt2':
         return gpt2_codec(record, with_special)
     if record['kind'] == 'hf':
-        return hf_codec(record, with_special)
+        return hf_codec(record, with_special, vocab_size)
     if record['kind'] == 'ids':
         fail("the text of the model's tokens is not known: its data set's meta.pkl has vocab_size alone; train with "
              'one that has itos and stoi too')
@@ -242,7 +243,7 @@ def gpt2_codec(record, with_special):
     return encode, decode
 
 
-def hf_codec(record, with_special):
+def hf_codec(record, with_special, vocab_size):
     try:
         from tokenizers import Tokenizer
     except ImportError:
@@ -254,9 +255,13 @@ def hf_codec(record, with_special):
 
     def encode(text):
         try:
-            return hf.encode(text, add_special_tokens=False).ids or [0]   # some have no token for white space
+            ids = hf.encode(text, add_special_tokens=False).ids or [0]   # some have no token for white space
         except Exception as e:   # it has no class of its own
             fail(f"the model's tokenizer cannot read the prompt: {first_line(e)}; write it otherwise")
+        if vocab_size is not None and max(ids) >= vocab_size:
+            token = hf.id_to_token(max(ids))
+            fail(f'the prompt has the token {token!a}, which the model does not know; write it without')
+        return ids
 
     def decode(ids):
         return hf.decode(ids, skip_special_tokens=not with_special)   # ids beyond its vocabulary have no text
@@ -329,7 +334,7 @@ def load_hf_tokenizer(name, what):
     except ImportError:
         fail(f'{what} needs the package transformers: pip install transformers')
     try:
-        hf = AutoTokenizer.from_pretrained(name)
+        hf = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         hf.backend_tokenizer.no_truncation()   # as some were saved
         hf.backend_tokenizer.no_padding()
         known = set(hf.get_vocab()) - set(hf.all_special_tokens)

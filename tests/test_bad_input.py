@@ -12,6 +12,7 @@ from conftest import ECA, TINY, copy_repository, load
 
 TRAIN = ['train.py', *TINY, '--max_iters=1']
 RESUME = [*TRAIN, '--out_dir=out', '--init_from=resume']
+EXPORT = ['tools/export.py', '--out_dir=out', '--to=out-hf']
 SAMPLE = ['sample.py', '--out_dir=out', '--num_samples=2', '--max_new_tokens=40']
 
 
@@ -48,6 +49,23 @@ def with_nan(old):
     return with_checkpoint(model=weights)(old)
 
 
+def with_itos(change):
+    def changed(old):
+        itos = torch.load(io.BytesIO(old), weights_only=True)['tokenizer']['itos']
+        return with_checkpoint(tokenizer={'kind': 'char', 'itos': change(itos)})(old)
+    return changed
+
+
+def with_moment(name, change):
+    def changed(old):
+        states = torch.load(io.BytesIO(old), weights_only=True)['optimizer']
+        moment = states[0]['state'][0].pop(name)
+        if change:
+            states[0]['state'][0][name] = change(moment)
+        return with_checkpoint(optimizer=states)(old)
+    return changed
+
+
 TOO_SHORT = 'block_size = 32 needs at least 33'
 FILES = [
     (f'{ECA}/train.bin', None, TRAIN, 'there is no'),
@@ -76,6 +94,22 @@ FILES = [
     ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'char', 'itos': ['a']}), SAMPLE, 'is not a whole checkpoint'),
     ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'sentencepiece'}), SAMPLE, 'this version knows char, gpt2'),
     ('out/ckpt.pt', with_checkpoint(tokenizer=7), SAMPLE, 'is not a whole checkpoint'),
+    # what export.py would have passed on
+    ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'sentencepiece'}), EXPORT, 'this version knows char, gpt2'),
+    ('out/ckpt.pt', with_itos(lambda itos: itos[:-1]), EXPORT, 'itos of the tokenizer has'),
+    ('out/ckpt.pt', with_itos(lambda itos: itos[:-1] + itos[:1]), EXPORT, 'a token is there twice'),
+    ('out/ckpt.pt', with_itos(lambda itos: list(range(len(itos)))), EXPORT, 'its tokens are no list of strings'),
+    ('out/ckpt.pt', with_itos(lambda itos: dict(enumerate(itos))), EXPORT, 'its tokens are no list of strings'),
+    ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'hf', 'json': '{', 'eos': None}), EXPORT, 'cannot be read'),
+    ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'gpt2', 'bpe': ['a']}), EXPORT, "its tokens are not GPT-2's 50,256"),
+    # what a training would have believed
+    ('out/ckpt.pt', with_checkpoint(iter_num=-3), RESUME, 'iter_num is -3'),
+    ('out/ckpt.pt', with_checkpoint(tokens_read='many'), RESUME, "tokens_read is 'many'"),
+    ('out/ckpt.pt', with_checkpoint(elapsed_s=float('nan')), RESUME, 'elapsed_s is nan'),
+    ('out/ckpt.pt', with_checkpoint(config=[1]), RESUME, 'config is a list'),
+    ('out/ckpt.pt', with_moment('exp_avg', lambda m: m.sum()), RESUME, 'exp_avg of parameter 0 has the shape ()'),
+    ('out/ckpt.pt', with_moment('exp_avg', lambda m: m.half()), RESUME, 'was trained with another optimizer'),
+    ('out/ckpt.pt', with_moment('exp_avg', None), RESUME, 'has no exp_avg'),
 ]
 
 

@@ -3,7 +3,9 @@
 import http.server
 import json
 import shutil
+import subprocess
 import threading
+import zipfile
 
 import pytest
 import torch
@@ -157,3 +159,211 @@ def test_from_the_hub(bare, tmp_path, tiktoken_cache):
     assert checkpoint['model_args']['vocab_size'] == hf.config.vocab_size and checkpoint['model_args']['bias']
     json.dumps(checkpoint['tokenizer'])
     assert bare.run('sample.py', f'--out_dir={tmp_path}/out', *args).count('Meu caro') == 2   # no hub, no vocabulary
+
+
+# -----------------------------------------------------------------------------
+# folders that will not do: refused in one line, before anything of a believed size is built
+
+SMALL = dict(n_layer=1, n_head=1, n_embd=8, n_positions=8, vocab_size=300)
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    """A GPT-2 with its tokenizer."""
+    folder = tmp_path_factory.mktemp('small')
+    save_gpt2(folder, **SMALL)
+    save_bpe(folder, 'meu caro amigo ' * 9, vocab_size=270)
+    return folder
+
+
+def change_config(folder, **changes):
+    path = folder / 'config.json'
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding='utf-8')), **changes}), encoding='utf-8')
+
+
+def change_weights(folder, change):
+    """Replace the weights, a dict of tensors, by change(them)."""
+    from safetensors.torch import load_file, save_file
+    path = folder / 'model.safetensors'
+    weights = change({name: weight.clone() for name, weight in load_file(path).items()})
+    save_file(weights, path, metadata={'format': 'pt'})
+
+
+def without(part):
+    return lambda weights: {name: weight for name, weight in weights.items() if part not in name}
+
+
+def renamed(old, new):
+    return lambda weights: {name.replace(old, new, 1): weight for name, weight in weights.items()}
+
+
+def with_weight(name, value):
+    return lambda weights: {**weights, name: value}
+
+
+CONFIGS = [
+    (dict(n_layer=2), 'n_layer is 2, and it has the weights of 1 layers'),
+    (dict(n_layer=10**6), 'n_layer is 1000000, and it has the weights of 1 layers'),
+    (dict(n_embd=10**7), 'and config.json says (300, 10000000)'),
+    (dict(n_positions=2**39), 'and config.json says (549755813888, 8)'),
+    (dict(vocab_size=2**60), 'vocab_size in config.json is'),
+    (dict(vocab_size=301), 'wte.weight has the shape (300, 8), and config.json says (301, 8)'),
+    (dict(n_head=3), 'cannot be split over n_head = 3'),
+    (dict(n_head=0), 'n_head = 0 is invalid'),
+    (dict(n_layer='1'), 'n_layer'),
+    (dict(n_layer=-1), 'n_layer = -1 is invalid'),
+    (dict(num_labels=10**9), 'num_labels in config.json is 1000000000'),
+    (dict(model_type='x\x1b[0m', auto_map={'AutoConfig': 'code.C'}), 'it is a model of the kind'),
+    (dict(transformers_weights='other.safetensors'), 'has transformers_weights'),
+    (dict(quantization_config={'quant_method': 'x'}), 'has quantization_config'),
+]
+
+
+@pytest.mark.parametrize('config, says', CONFIGS)
+def test_config_that_does_not_fit(prepared, small, tmp_path, config, says):
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    change_config(folder, **config)
+    code = folder / 'code.py'
+    code.write_text(f'open({str(tmp_path / "ran")!r}, "w")', encoding='utf-8')
+    if 'auto_map' in config:   # that is said, too
+        with pytest.raises(AssertionError, match='code of its own, which is not run'):
+            prepared.run('sample.py', f'--init_from={folder}')
+    else:
+        said = prepared.run('sample.py', f'--init_from={folder}', fails=True)
+        assert f'{folder} cannot be loaded' in said and says in said
+    assert not (tmp_path / 'ran').exists()
+
+
+WEIGHTS = [
+    (without('mlp.c_fc.weight'), 'it lacks the weight transformer.h.0.mlp.c_fc.weight'),
+    (without('ln_f.bias'), 'it lacks the weight transformer.ln_f.bias'),
+    (renamed('transformer.', 'model.transformer.'), 'it has the weights of 0 layers'),
+    (renamed('ln_f', 'final'), 'it lacks the weight transformer.ln_f.weight'),
+    (with_weight('transformer.h.1.ln_1.weight', torch.ones(8)), 'it has the weights of 2 layers'),
+    (with_weight('ln_f.bias', torch.ones(8)), "the weight 'transformer.ln_f.bias' twice"),
+    (with_weight('transformer.ln_f.bias', torch.ones(7)), 'has the shape (7,), and config.json says (8,)'),
+    (with_weight('transformer.ln_f.bias', torch.ones(8).int()), 'has numbers of the kind I32'),
+    (with_weight('lm_head.weight', torch.ones(300, 8)), 'differ, and a GPT has one matrix for both'),
+    (with_weight('transformer.ln_f.bias', torch.full((8,), torch.nan)),
+     'has weights that are NaN or infinite, in transformer.ln_f.bias'),
+]
+
+
+@pytest.mark.parametrize('change, says', WEIGHTS)
+def test_weights_that_do_not_fit(prepared, small, tmp_path, change, says):
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    change_weights(folder, change)
+    assert says in prepared.run('sample.py', f'--init_from={folder}', fails=True)
+
+
+def as_bin(folder, **kwargs):
+    """Put the weights in a pytorch_model.bin."""
+    from safetensors.torch import load_file
+    torch.save(load_file(folder / 'model.safetensors'), folder / 'pytorch_model.bin', **kwargs)
+    (folder / 'model.safetensors').unlink()
+
+
+def in_shards(folder):
+    """Put the weights in three files, with an index."""
+    hf = transformers.GPT2LMHeadModel.from_pretrained(folder)
+    (folder / 'model.safetensors').unlink()
+    hf.save_pretrained(folder, max_shard_size='5KB')
+    assert (folder / 'model.safetensors.index.json').exists()
+
+
+GOOD = [
+    lambda folder: change_weights(folder, renamed('transformer.', '')),
+    lambda folder: change_weights(folder, lambda weights: {**weights, 'lm_head.weight': weights[WTE].clone()}),
+    lambda folder: change_weights(folder, with_weight('score.weight', torch.ones(2, 8))),
+    lambda folder: change_weights(folder, with_weight('transformer.h.0.attn.bias', torch.ones(1, 1, 8, 8))),
+    lambda folder: change_config(folder, auto_map={'AutoModel': 'code.Model'}),
+    as_bin, in_shards,
+    lambda folder: as_bin(folder, _use_new_zipfile_serialization=False),
+]
+WTE = 'transformer.wte.weight'
+
+
+@pytest.mark.parametrize('change', GOOD)
+def test_folders_that_will_do(prepared, small, tmp_path, change):
+    """Names without a prefix, an output layer of its own that is equal, files of other kinds."""
+    args = ['--num_samples=1', '--max_new_tokens=20', '--start=meu caro']
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    change(folder)
+    assert prepared.run('sample.py', f'--init_from={folder}', *args) == \
+        prepared.run('sample.py', f'--init_from={small}', *args)
+
+
+def test_a_bin_that_inflates(prepared, small, tmp_path):
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    as_bin(folder)
+    with zipfile.ZipFile(folder / 'pytorch_model.bin') as old:
+        records = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(folder / 'pytorch_model.bin', 'w', zipfile.ZIP_DEFLATED) as new:
+        for name, data in records.items():
+            new.writestr(name, data)
+    assert 'it is compressed' in prepared.run('sample.py', f'--init_from={folder}', fails=True)
+
+
+def test_an_index_that_leads_elsewhere(prepared, small, tmp_path):
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    (folder / 'model.safetensors').unlink()
+    for part, says in (('../../x.safetensors', 'a file'), (3, 'a file in the index of the weights is 3')):
+        index = {'weight_map': {'transformer.wte.weight': part}}
+        (folder / 'model.safetensors.index.json').write_text(json.dumps(index), encoding='utf-8')
+        assert says in prepared.run('sample.py', f'--init_from={folder}', fails=True)
+
+
+def test_a_tokenizer_with_code(prepared, small, tmp_path):
+    """It is not run, on a terminal or not."""
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    path = folder / 'tokenizer_config.json'
+    config = json.loads(path.read_text(encoding='utf-8'))
+    config.update(tokenizer_class='Mine', auto_map={'AutoTokenizer': ['code.Mine', 'code.Mine']})
+    path.write_text(json.dumps(config), encoding='utf-8')
+    (folder / 'code.py').write_text(f'open({str(tmp_path / "ran")!r}, "w")', encoding='utf-8')
+    process = prepared.start('sample.py', f'--init_from={folder}', '--num_samples=1', '--start=meu caro',
+                             stdin=subprocess.PIPE)
+    process.communicate('y\ny\n', timeout=120)
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_a_tokenizer_larger_than_its_model(prepared, small, tmp_path):
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    save_bpe(folder, (prepared / ECA / 'amostra.txt').read_text(encoding='utf-8'), vocab_size=400)
+    said = prepared.run('sample.py', f'--init_from={folder}', fails=True)
+    assert 'the tokenizer has 400 tokens, more than the 300 that the model knows' in said
+
+
+def test_a_token_beyond_the_model(prepared, small, tmp_path):
+    """One that was added without room for it in the model: the model goes, and the prompt may not have it."""
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    hf = transformers.AutoTokenizer.from_pretrained(folder)
+    hf.add_special_tokens({'extra_special_tokens': [f'<|{i}|>' for i in range(302 - len(hf))]})
+    hf.save_pretrained(folder)
+    assert len(hf) == 302
+    args = ['sample.py', f'--init_from={folder}', '--num_samples=1', '--max_new_tokens=3']
+    assert prepared.run(*args, '--start=meu caro').startswith('meu caro')
+    last = hf.convert_ids_to_tokens(301)
+    said = prepared.run(*args, f'--start=meu{last}', fails=True)
+    assert f"the prompt has the token '{last}', which the model does not know" in said
+
+
+def test_names_of_well_known_models(bare, small):
+    """A folder called gpt2 is not OpenAI's; distilgpt2 is known, though it has no owner; others are named."""
+    shutil.copytree(small, bare / 'gpt2')
+    with pytest.raises(AssertionError) as e:   # there is no hub here
+        bare.run('sample.py', '--init_from=gpt2', '--num_samples=1')
+    assert 'gpt2 is the model on the Hugging Face Hub; for the folder gpt2 write ./gpt2' in str(e.value)
+    assert 'init_from = gpt2 cannot be loaded' in str(e.value) and 'Traceback' not in str(e.value)
+    assert bare.run('sample.py', '--init_from=./gpt2', '--num_samples=1', '--start=meu').startswith('meu')
+    assert 'init_from = distilgpt2 cannot be loaded' in bare.run('sample.py', '--init_from=distilgpt2', fails=True)
+    said = bare.run('sample.py', '--init_from=gpt3', fails=True)
+    assert 'gpt2-xl, distilgpt2, OWNER/NAME' in said

@@ -51,7 +51,7 @@ check_at_least(1, globals(), 'top')
 
 # model and tokenizer
 model, tokenizer = load_model(init_from, out_dir)
-encode, decode = get_codec(tokenizer)
+encode, decode = get_codec(tokenizer, vocab_size=model.config.vocab_size)
 model.eval().to(device)
 c = model.config
 if top > c.vocab_size:

@@ -1,0 +1,255 @@
+"""
+Files that torch.save wrote, from anybody: read without running anything, and without taking more memory than they have
+bytes.
+
+torch.load(weights_only=True) runs no code either, but believes sizes: a record that is smaller than its description is
+read beyond its end, a deflated one may inflate to anything, and some pickles never finish. So here is the part of it
+that checkpoints need. A file is a zip archive: data.pkl, a pickle, describes dicts, lists, numbers, strings and
+tensors; data/0, data/1, ... are the bytes of the tensors. Each byte is read once, and compared with its checksum.
+"""
+
+import io
+import os
+import pickletools
+import stat
+import sys
+import zipfile
+
+import torch
+
+MAX_INSTRUCTIONS = 2_000_000   # of a pickle; GPT-2 XL's checkpoint with its vocabulary has 200,000
+MAX_INT = 2**63 - 1            # as in a tensor
+MAX_DIMS = 64                  # of a tensor; torch has no more
+# the types of storage by name; what is no floating dtype is refused later, by the name of the tensor
+DTYPES = {
+    'torch FloatStorage': torch.float32, 'torch HalfStorage': torch.float16, 'torch BFloat16Storage': torch.bfloat16,
+    'torch DoubleStorage': torch.float64, 'torch LongStorage': torch.int64, 'torch IntStorage': torch.int32,
+    'torch ShortStorage': torch.int16, 'torch CharStorage': torch.int8, 'torch ByteStorage': torch.uint8,
+    'torch BoolStorage': torch.bool, 'torch ComplexFloatStorage': torch.complex64,
+    'torch ComplexDoubleStorage': torch.complex128,
+}
+REBUILD_TENSOR = 'torch._utils _rebuild_tensor_v2'
+REBUILD_PARAMETER = 'torch._utils _rebuild_parameter'
+ORDERED_DICT = 'collections OrderedDict'
+NAMES = {*DTYPES, REBUILD_TENSOR, REBUILD_PARAMETER, ORDERED_DICT}   # all that a pickle may name
+
+
+class Name(str):
+    """A class or function that a pickle names: its module and its name. It is never imported."""
+
+
+def read_torch_file(path, device='cpu'):
+    """What torch.save wrote to a file: dicts, lists, tuples, numbers, strings and tensors. With device='meta' the
+    tensors have shapes and no data, and their bytes are not read. Raises ValueError, whose message says what is wrong,
+    OSError, or, for bytes that are no zip archive, what zipfile raises."""
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):   # open says that itself of a folder
+        raise ValueError('it is not a regular file')
+    with open(path, 'rb') as f:
+        n_bytes = os.fstat(f.fileno()).st_size
+        with zipfile.ZipFile(f) as archive:
+            records = check_records(archive, n_bytes)
+            pickles = [name for name in records if name.endswith('/data.pkl')]
+            if len(pickles) != 1:
+                raise ValueError('it has no data.pkl')
+            folder = pickles[0].removesuffix('data.pkl')
+            if folder + 'byteorder' in records and archive.read(folder + 'byteorder').decode() != sys.byteorder:
+                raise ValueError('it was written on a machine with another order of bytes')
+            storages = Storages(archive, records, folder, device)
+            value = Reader(storages).read(archive.read(pickles[0]))
+            if device == 'cpu':
+                storages.check_the_others()
+            return value
+
+
+def check_records(archive, n_bytes):
+    """{name: ZipInfo} of an archive of n_bytes. Raises ValueError unless all is stored as it is, so that no record is
+    larger than the file."""
+    infos = archive.infolist()
+    records = {info.filename: info for info in infos}
+    if len(records) != len(infos):
+        raise ValueError('it has two records of one name')
+    if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+        raise ValueError('it is compressed, and torch.save does not compress')
+    if sum(info.file_size for info in infos) > n_bytes:
+        raise ValueError('its records are larger than the file')
+    return records
+
+
+class Storages:
+    """The memory of the tensors: each record as a flat tensor."""
+
+    def __init__(self, archive, records, folder, device):
+        self.archive = archive
+        self.records = records
+        self.folder = folder
+        self.device = device
+        self.flat = {}   # by name of the record
+
+    def get(self, key, dtype, n):
+        """The n numbers in a record, (n,). Raises ValueError unless it has as many."""
+        name = f'{self.folder}data/{key}'
+        n_bytes = n * dtype.itemsize
+        if name not in self.records or self.records[name].file_size != n_bytes:
+            raise ValueError(f'its record {key!a:.20} does not have {n_bytes} bytes')
+        if name not in self.flat:
+            if self.device == 'meta' or n == 0:
+                self.flat[name] = torch.empty(n, dtype=dtype, device=self.device)
+            else:
+                self.flat[name] = torch.frombuffer(bytearray(self.archive.read(name)), dtype=dtype)
+        if self.flat[name].dtype != dtype:
+            raise ValueError(f'its record {key!a:.20} has two types')
+        return self.flat[name]
+
+    def check_the_others(self):
+        """Compare the records that no tensor has with their checksums, as those of the tensors have been."""
+        for name in self.records.keys() - self.flat.keys():
+            self.archive.read(name)
+
+
+class Reader:
+    """Reads a pickle, one instruction after the other, as far as torch.save needs them. Nothing is hashed but strings
+    and small numbers, so it takes time in proportion to the number of instructions, which is limited."""
+
+    def __init__(self, storages):
+        self.storages = storages
+        self.stack = []
+        self.marks = []   # heights of the stack at which a list of items begins
+        self.memo = {}
+
+    def read(self, data):
+        """The value that a pickle describes."""
+        for i, (op, arg, _) in enumerate(pickletools.genops(io.BytesIO(data))):
+            if i == MAX_INSTRUCTIONS:
+                raise ValueError(f'its pickle has more than {MAX_INSTRUCTIONS:,} instructions')
+            if op.name == 'STOP':
+                return self.pop()
+            try:
+                self.run(op.name, arg)
+            except (KeyError, IndexError):
+                raise ValueError('its pickle refers to what is not there') from None
+
+    def run(self, op, arg):
+        """One instruction."""
+        if op in ('BINUNICODE', 'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT'):
+            if type(arg) is int and abs(arg) > MAX_INT:
+                raise ValueError('it has a number beyond 64 bits')
+            self.stack.append(arg)
+        elif op in ('BINPUT', 'LONG_BINPUT'):
+            self.memo[arg] = self.top()
+        elif op in ('BINGET', 'LONG_BINGET'):
+            self.stack.append(self.memo[arg])
+        elif op in ('NEWTRUE', 'NEWFALSE'):
+            self.stack.append(op == 'NEWTRUE')
+        elif op == 'NONE':
+            self.stack.append(None)
+        elif op == 'MARK':
+            self.marks.append(len(self.stack))
+        elif op == 'EMPTY_DICT':
+            self.stack.append({})
+        elif op == 'EMPTY_LIST':
+            self.stack.append([])
+        elif op == 'EMPTY_TUPLE':
+            self.stack.append(())
+        elif op in ('TUPLE1', 'TUPLE2', 'TUPLE3'):
+            self.stack.append(tuple([self.pop() for _ in range(int(op[-1]))][::-1]))
+        elif op == 'TUPLE':
+            self.stack.append(tuple(self.pop_to_mark()))
+        elif op == 'APPEND':
+            self.append([self.pop()])
+        elif op == 'APPENDS':
+            self.append(self.pop_to_mark())
+        elif op == 'SETITEM':
+            value = self.pop()
+            self.set_items([self.pop(), value])
+        elif op == 'SETITEMS':
+            self.set_items(self.pop_to_mark())
+        elif op == 'GLOBAL':
+            if arg not in NAMES:
+                raise ValueError(f'it asks for {arg!a:.60}')
+            self.stack.append(Name(arg))
+        elif op == 'BINPERSID':
+            self.stack.append(self.storage(self.pop()))
+        elif op == 'REDUCE':
+            args = self.pop()
+            self.stack.append(self.call(self.pop(), args))
+        elif op == 'BUILD':   # attributes of an OrderedDict: the versions of a model's modules, which GPT has none of
+            self.pop()
+            if not isinstance(self.top(), dict):
+                raise ValueError('it has an object that is none of torch')
+        elif op != 'PROTO':
+            raise ValueError(f'it has the instruction {op}, which torch.save does not write')
+
+    def top(self):
+        """The newest value on the stack, above the newest mark."""
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise ValueError('its pickle ends too soon')
+        return self.stack[-1]
+
+    def pop(self):
+        """Take the newest value off the stack."""
+        value = self.top()
+        del self.stack[-1]
+        return value
+
+    def pop_to_mark(self):
+        """Take the values above the newest mark off the stack: a list."""
+        start = self.marks.pop()
+        values = self.stack[start:]
+        del self.stack[start:]
+        return values
+
+    def append(self, values):
+        """Add values to the list on the stack."""
+        if not isinstance(self.top(), list):
+            raise ValueError('it adds to what is no list')
+        self.top().extend(values)
+
+    def set_items(self, values):
+        """Add keys and values, by turns, to the dict on the stack."""
+        if not isinstance(self.top(), dict) or len(values) % 2:
+            raise ValueError('it adds to what is no dict')
+        for key, value in zip(values[::2], values[1::2]):
+            if type(key) not in (str, int):
+                raise ValueError(f'it has a key that is a {type(key).__name__}')
+            self.top()[key] = value
+
+    def storage(self, description):
+        """The flat tensor of ('storage', its type, its record, a device, its number of elements)."""
+        if not isinstance(description, tuple) or len(description) != 5:
+            raise ValueError('it has a storage without description')
+        what, kind, key, _, n = description
+        if what != 'storage' or type(kind) is not Name or kind not in DTYPES or type(key) is not str or not is_size(n):
+            raise ValueError('it has a storage without description')
+        return self.storages.get(key, DTYPES[kind], n)
+
+    def call(self, function, args):
+        """What a function returns: a tensor, or an empty dict."""
+        if type(function) is not Name or not isinstance(args, tuple):
+            raise ValueError('it calls what is no function')
+        if function == REBUILD_TENSOR and len(args) >= 4:
+            return rebuild_tensor(*args[:4])
+        if function == REBUILD_PARAMETER and args and isinstance(args[0], torch.Tensor):
+            return args[0]
+        if function == ORDERED_DICT and args == ():
+            return {}
+        raise ValueError(f'it calls {function} otherwise than torch.save')
+
+
+def rebuild_tensor(flat, offset, size, stride):
+    """A tensor of this size and stride, from an offset on in a flat one. Raises ValueError for one that goes beyond its
+    end or has more elements than it has, such as an expanded one."""
+    is_shape = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride) <= MAX_DIMS
+    if not isinstance(flat, torch.Tensor) or not is_shape or not all(map(is_size, (offset, *size, *stride))):
+        raise ValueError('it has a tensor without description')
+    n = 1
+    for s in size:
+        n *= s
+    end = offset + sum((s - 1) * step for s, step in zip(size, stride)) + 1
+    if n > len(flat) or n > 0 and end > len(flat):
+        raise ValueError(f'it has a tensor of size {size} with {len(flat)} elements only')
+    return flat.as_strided(size, stride, offset)
+
+
+def is_size(n):
+    """Whether n is a whole number, 0 or more."""
+    return type(n) is int and n >= 0
