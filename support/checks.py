@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from model import GPT, GPTConfig
+from model import GPTConfig
 from support.tokenizer import GPT2_END, check_record, pad_to_64
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -162,8 +162,7 @@ def check_model_args(args):
 def check_weights(weights, args):
     """The weights are all of a model with these arguments and no others, each of the right shape, and finite."""
     check_layers(weights, args['n_layer'])
-    with torch.device('meta'):   # shapes without memory; of as many blocks as there are names
-        shapes = {name: weight.shape for name, weight in GPT(GPTConfig(**args)).state_dict().items()}
+    shapes = gpt_shapes(GPTConfig(**args))
     check_names(weights, shapes)
     for name, shape in shapes.items():
         check_tensor(name, weights[name], shape)
@@ -172,6 +171,26 @@ def check_weights(weights, args):
     n_bytes = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
     if sum(weight.nbytes for name, weight in weights.items() if name != 'lm_head.weight') > n_bytes:
         raise ValueError('its weights share memory')
+
+
+def gpt_shapes(config):
+    """{name: shape} of the weights of a GPT, in the order of its state_dict. A GPT on the meta device would tell the
+    same, but that takes a second, of imports."""
+    C = config.n_embd
+    block = {'ln_1': (C,), 'attn.c_attn': (3 * C, C), 'attn.c_proj': (C, C),
+             'ln_2': (C,), 'mlp.c_fc': (4 * C, C), 'mlp.c_proj': (C, 4 * C)}
+    layers = {'wte': (config.vocab_size, C), 'wpe': (config.block_size, C)}
+    for i in range(config.n_layer):
+        layers.update({f'h.{i}.{name}': shape for name, shape in block.items()})
+    layers['ln_f'] = (C,)
+
+    shapes = {}
+    for name, shape in layers.items():
+        shapes[f'transformer.{name}.weight'] = torch.Size(shape)
+        if config.bias and name not in ('wte', 'wpe'):
+            shapes[f'transformer.{name}.bias'] = torch.Size(shape[:1])
+    shapes['lm_head.weight'] = torch.Size(layers['wte'])
+    return shapes
 
 
 def check_layers(weights, n_layer):

@@ -13,8 +13,8 @@ import zipfile
 
 import torch
 
-from model import GPT, pretrained_config
-from support.checks import FLOATS, check_int, check_layers, check_text, check_tied, check_type, show
+from model import pretrained_config
+from support.checks import FLOATS, check_int, check_layers, check_text, check_tied, check_type, gpt_shapes, show
 from support.torch_file import read_torch_file
 
 # names without an owner, and who owns them; all have GPT-2's own tokenizer
@@ -70,9 +70,7 @@ def check_shapes(shapes, config):
     """The shapes of the weights, by name, are those of a GPT-2 with this GPTConfig. Weights that a GPT has no use for
     may be there."""
     check_layers(shapes, config.n_layer)
-    with torch.device('meta'):   # shapes without memory; of as many blocks as there are names
-        expected = {key: weight.shape for key, weight in GPT(config).state_dict().items()}
-    for key, shape in expected.items():
+    for key, shape in gpt_shapes(config).items():
         if key == 'lm_head.weight' and key not in shapes:   # the embeddings again
             continue
         if key not in shapes:

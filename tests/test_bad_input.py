@@ -101,7 +101,7 @@ FILES = [
     ('out/ckpt.pt', with_itos(lambda itos: list(range(len(itos)))), EXPORT, 'its tokens are no list of strings'),
     ('out/ckpt.pt', with_itos(lambda itos: dict(enumerate(itos))), EXPORT, 'its tokens are no list of strings'),
     ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'hf', 'json': '{', 'eos': None}), EXPORT, 'cannot be read'),
-    ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'gpt2', 'bpe': ['a']}), EXPORT, "its tokens are not GPT-2's 50,256"),
+    ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'gpt2', 'bpe': ['a']}), EXPORT, "not GPT-2's 50,256"),
     # what a training would have believed
     ('out/ckpt.pt', with_checkpoint(iter_num=-3), RESUME, 'iter_num is -3'),
     ('out/ckpt.pt', with_checkpoint(tokens_read='many'), RESUME, "tokens_read is 'many'"),

@@ -315,6 +315,14 @@ def test_fields(tmp_path, change, says):
     assert says in refusal(tmp_path / 'ckpt.pt')
 
 
+@pytest.mark.parametrize('bias', [False, True])
+def test_shapes(bias):
+    """As told in advance, those of the model."""
+    config = GPTConfig(n_layer=3, n_head=2, n_embd=6, block_size=5, vocab_size=7, bias=bias)
+    shapes = {name: weight.shape for name, weight in GPT(config).state_dict().items()}
+    assert checks.gpt_shapes(config) == shapes and list(checks.gpt_shapes(config)) == list(shapes)
+
+
 def test_weights_that_share_memory(tmp_path):
     """A thousand layers that are one."""
     weights = dict(CHECKPOINT['model'])
