@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from support.errors import catch_crashes, fail
+from support.errors import catch_crashes, fail, script_doc
 from support.files import replacing
 from support.tokenizer import GPT2_END, fits, gpt2_encoding, hf_record, load_hf_tokenizer
 
 DATA = Path(__file__).resolve().parent.parent / 'data'
 MIN_CHARS = 5120   # val.bin gets a tenth of the text, and should hold at least two blocks of 256
-TOKENIZER = dict(default='gpt2', help="'gpt2', or a Hugging Face tokenizer's Hub id or folder")   # of --tokenizer
+# of --tokenizer
+TOKENIZER = dict(default='gpt2', type=os.path.expanduser, help="'gpt2', or a Hugging Face tokenizer's Hub id or folder")
 
 
 # -----------------------------------------------------------------------------
@@ -87,8 +88,9 @@ def begin():
 
 def command_line(doc, argument='texts', help='text files, UTF-8'):
     """The argparse parser of a prepare.py that takes files; --help shows doc, a mistake is one line."""
+    doc = doc or script_doc()   # with python -OO
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(argument, nargs='*', help=help)
+    parser.add_argument(argument, nargs='*', type=os.path.expanduser, help=help)
     parser.error = lambda message: fail(f'{message}; see --help')
     return parser
 

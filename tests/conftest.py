@@ -76,7 +76,8 @@ def run_script(path):
 def run_here(args, cwd, env):
     """subprocess.run of `python ARGS`, with what it prints, but in this process, which is as before when it ends."""
     streams = sys.stdout, sys.stderr
-    old = sys.argv, sys.path[:], sys.excepthook, os.getcwd(), dict(os.environ)
+    old = sys.argv, sys.path[:], os.getcwd(), dict(os.environ)
+    hooks = sys.excepthook, sys.unraisablehook
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, getattr(signal, 'SIGHUP', 2))}
     modules = take_modules()
     folders = open_folders()
@@ -104,7 +105,8 @@ def run_here(args, cwd, env):
         for number, handler in handlers.items():
             signal.signal(number, handler)
         urllib.request.install_opener(None)   # it keeps the proxy of this run
-        sys.argv, sys.path[:], sys.excepthook, folder, variables = old
+        sys.excepthook, sys.unraisablehook = hooks
+        sys.argv, sys.path[:], folder, variables = old
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(variables)
