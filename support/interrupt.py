@@ -5,10 +5,10 @@ A KeyboardInterrupt would not do: numpy, torch and their like turn one that come
 own, drop it, or abort.
 """
 
-import signal
+import _signal   # the core of the module signal, which itself takes some milliseconds to load
 
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:   # not where it is ignored, as by a job in background
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:   # not ignored, as by a job in the background
     try:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     except ValueError:   # not the main thread, which alone is interrupted
         pass
