@@ -23,8 +23,8 @@ from support.tokenizer import GPT2_END, fits, gpt2_encoding, hf_record, load_hf_
 
 DATA = Path(__file__).resolve().parent.parent / 'data'
 MIN_CHARS = 5120   # val.bin gets a tenth of the text, and should hold at least two blocks of 256
-# of --tokenizer
-TOKENIZER = dict(default='gpt2', type=os.path.expanduser, help="'gpt2', or a Hugging Face tokenizer's Hub id or folder")
+TOKENIZER = dict(default='gpt2', type=os.path.expanduser,   # of --tokenizer
+                 help="'gpt2', or a Hugging Face tokenizer's Hub id or folder")
 
 
 # -----------------------------------------------------------------------------

@@ -60,8 +60,8 @@ def check_output(name, path):
 
 
 def check_numbers(config):
-    """Exit if one of these settings is a number that nothing can compute with: a whole one beyond 64 bits, one that is
-    infinite or none at all, or too large or too small for float32."""
+    """Exit if one of these settings is a number that nothing can compute with: a whole one beyond 64 bits, one that
+    is infinite or none at all, or too large or too small for float32."""
     for name, value in config.items():
         if isinstance(value, int) and abs(value) >= 2**63:
             fail(f'{name} = {short(value)} is invalid: it must be below 2**63')
