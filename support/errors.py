@@ -22,7 +22,7 @@ def fail(message):
     """Exit with one line on stderr and status 1; after Ctrl-C, without a word."""
     if is_interrupted:
         raise KeyboardInterrupt
-    if os.environ.get('RANK', '0') != '0':
+    if os.environ.get('RANK', '0') not in ('0', '-1'):   # -1: there is one process
         time.sleep(5)   # under torchrun rank 0 says it first; torchrun then ends the others before they repeat it
     raise SystemExit(one_line(f'{script_name()}: {message}'))
 

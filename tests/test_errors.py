@@ -56,7 +56,7 @@ def test_interrupt_is_without_a_word(capsys):
     assert capsys.readouterr() == ('', '')
 
 
-@pytest.mark.parametrize('rank, waits', [(None, []), ('0', []), ('1', [5])])
+@pytest.mark.parametrize('rank, waits', [(None, []), ('0', []), ('-1', []), ('1', [5])])
 def test_a_mistake_is_said_by_one_process(monkeypatch, rank, waits):
     """The others wait for torchrun to end them."""
     slept = []
