@@ -6,6 +6,8 @@ Let a trained GPT write.
     python sample.py --out_dir=out-eca-char --num_samples=1 --stream
 """
 
+import support.interrupt   # noqa: F401   first: from here on Ctrl-C ends the script without a traceback
+
 import os
 import sys
 

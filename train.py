@@ -6,6 +6,8 @@ Train a GPT, on one device or on many.
     torchrun --standalone --nproc_per_node=4 train.py config/train_gpt2.py
 """
 
+import support.interrupt   # noqa: F401   first: from here on Ctrl-C ends the script without a traceback
+
 import math
 import os
 import sys
@@ -85,6 +87,7 @@ config = {k: globals()[k] for k in config_keys}   # as asked, 'auto' included: g
 # -----------------------------------------------------------------------------
 
 # processes: torchrun starts this script world_size times; each process is one rank and shares in every iteration
+processes.check_environment()   # exits if only some of torchrun's variables are set
 is_ddp = int(os.environ.get('RANK', -1)) != -1   # torchrun sets RANK; ddp is distributed data parallel
 rank = int(os.environ['RANK']) if is_ddp else 0
 world_size = int(os.environ.get('WORLD_SIZE', 1)) if is_ddp else 1

@@ -19,7 +19,9 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     files.py        files that are whole or not there, locks
     signals.py      stopping on Ctrl-C and other signals
     errors.py       one line instead of a traceback
+    printable.py    what may reach a terminal
+    interrupt.py    Ctrl-C while a script still imports
 
-report, evaluate, dataset, texts, tokenizer, pickles, terminal, settings, files, signals and errors do not import
-torch, so that the prepare.py scripts and tools/plot.py start at once.
+report, evaluate, dataset, texts, tokenizer, pickles, terminal, settings, files, signals, errors, printable and
+interrupt do not import torch, so that the prepare.py scripts and tools/plot.py start at once.
 """

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from support.errors import catch_crashes, fail, first_line
+from support.errors import catch_crashes, fail, first_line, script_doc
 from support.files import replacing
 from support.texts import check_download, count_accents, download, read_text, warn_of_two_ways
 from support.tokenizer import GPT2_END, fits, gpt2_encoding, hf_record, load_hf_tokenizer
@@ -27,7 +27,8 @@ DATA = Path(__file__).resolve().parent.parent / 'data'
 MIN_CHARS = 5120   # val.bin gets a tenth of the text, and should hold at least two blocks of 256
 SAMPLE_CHARS = 20_000   # of a text, on which a tokenizer is tried
 MAX_TOKEN_CHARS = 64    # per token, on average; a tokenizer that is good for a text has between 1 and 10
-TOKENIZER = dict(default='gpt2', help="'gpt2', or a Hugging Face tokenizer's Hub id or folder")   # of --tokenizer
+TOKENIZER = dict(default='gpt2', type=os.path.expanduser,   # of --tokenizer
+                 help="'gpt2', or a Hugging Face tokenizer's Hub id or folder")
 
 
 # -----------------------------------------------------------------------------
@@ -91,8 +92,9 @@ def begin():
 
 def command_line(doc, argument='texts', help='text files, UTF-8'):
     """The argparse parser of a prepare.py that takes files; --help shows doc, a mistake is one line."""
+    doc = doc or script_doc()   # with python -OO
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(argument, nargs='*', help=help)
+    parser.add_argument(argument, nargs='*', type=os.path.expanduser, help=help)
     parser.error = lambda message: fail(f'{message}; see --help')
     return parser
 

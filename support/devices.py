@@ -8,6 +8,8 @@ import torch
 from support.cpu import can_pack, has_bfloat16, pack_weights
 from support.errors import fail, first_line
 
+SUPPORTED = 'auto, cpu, mps (a Mac), cuda or cuda:N (NVIDIA, or AMD with ROCm)'
+
 
 def pick_device(device, is_ddp=False):
     """The name of the device to compute on. 'auto' is CUDA, else MPS, else CPU; a device by name ('cuda:1', 'mps',
@@ -25,13 +27,15 @@ def pick_device(device, is_ddp=False):
 
     try:
         kind = torch.device(device).type
-        index = torch.device(device).index or 0
     except RuntimeError:
-        fail(f'device = {device} is not the name of a device; use auto, cpu, mps, cuda or cuda:N')
-    if not has.get(kind, False):
+        fail(f'device = {device} is not the name of a device; use {SUPPORTED}')
+    index = device.partition(':')[2]   # as it was written: torch.device('cuda:300') is cuda:44
+    if kind not in has or kind != 'cuda' and index not in ('', '0'):   # torch knows more of them: xpu, meta, cpu:1
+        fail(f'device = {device} is not supported here; use {SUPPORTED}')
+    if not has[kind]:
         there = ', '.join(name for name in has if has[name])
         fail(f'device = {device} is not on this machine; use auto, or one of: {there}')
-    if kind == 'cuda' and index >= torch.cuda.device_count():
+    if kind == 'cuda' and int(index or 0) >= torch.cuda.device_count():
         fail(f'device = {device} is not on this machine; the last one is cuda:{torch.cuda.device_count() - 1}')
     return device
 

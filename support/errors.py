@@ -4,18 +4,27 @@ One line instead of a traceback: a user's mistake, Ctrl-C, memory or a disk that
 A line says what is wrong, with which value, and how to fix it. It goes to stderr, and the exit status is 1.
 """
 
+import ast
 import errno
 import math
 import os
+import signal
 import sys
 import time
+from contextlib import suppress
+
+from support.printable import Screen, one_line
+
+is_interrupted = False   # whether Ctrl-C was pressed: whatever goes wrong after it is its doing
 
 
 def fail(message):
-    """Exit with one line on stderr and status 1."""
-    if os.environ.get('RANK', '0') != '0':
+    """Exit with one line on stderr and status 1; after Ctrl-C, without a word."""
+    if is_interrupted:
+        raise KeyboardInterrupt
+    if os.environ.get('RANK', '0') not in ('0', '-1'):   # -1: there is one process
         time.sleep(5)   # under torchrun rank 0 says it first; torchrun then ends the others before they repeat it
-    raise SystemExit(f'{script_name()}: {message}')
+    raise SystemExit(one_line(f'{script_name()}: {message}'))
 
 
 def script_name():
@@ -25,7 +34,11 @@ def script_name():
 
 def first_line(e):
     """The first line of what an exception says; its name, if it says nothing."""
-    return (str(e).strip() or type(e).__name__).splitlines()[0]
+    try:
+        said = str(e).strip()
+    except Exception:   # a class of the user's own can have a mistake there, too
+        said = ''
+    return (said or type(e).__name__).splitlines()[0]
 
 
 def check_finite(value, name, iter_num):
@@ -36,17 +49,50 @@ def check_finite(value, name, iter_num):
 
 
 def catch_crashes():
-    """Install explain_crash as sys.excepthook, and print characters that the console lacks as their codes."""
+    """Install explain_crash as sys.excepthook. Print characters that the console lacks as their codes, and on a
+    terminal none that could be commands to it."""
+    global is_interrupted
+    is_interrupted = False
     sys.excepthook = explain_crash
+    sys.unraisablehook = explain_unraisable
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):   # a notebook's has not
             stream.reconfigure(errors='backslashreplace')
+    sys.stdout = on_terminal(sys.stdout)
+    sys.stderr = on_terminal(sys.stderr, has_bars=True)
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, signal.default_int_handler):   # see interrupt.py
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def on_terminal(stream, has_bars=False):
+    """A stream, made a Screen where it goes to a terminal."""
+    if stream is None or isinstance(stream, Screen) or not stream.isatty():
+        return stream
+    return Screen(stream, has_bars)
+
+
+def interrupt(number, frame):
+    """A signal handler for Ctrl-C: Python's own, and a note for what catches KeyboardInterrupt, or makes another
+    exception of it."""
+    global is_interrupted
+    is_interrupted = True
+    raise KeyboardInterrupt
+
+
+def end_interrupted():
+    """End as Ctrl-C ends a program: shells then see status 130, and stop as well."""
+    with suppress(Exception):   # nobody may be reading
+        sys.stdout.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
 
 
 def explain_crash(kind, e, trace):
     """A sys.excepthook: one line for what is no bug (for Ctrl-C none), a traceback for anything else."""
     if kind is KeyboardInterrupt:
         return
+    if is_interrupted:
+        end_interrupted()
     if kind is BrokenPipeError:   # whoever read the output has read enough; Python's own flush at exit must not fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     elif is_out_of_memory(e):
@@ -60,9 +106,17 @@ def explain_crash(kind, e, trace):
         sys.__excepthook__(kind, e, trace)
 
 
+def explain_unraisable(unraisable):
+    """A sys.unraisablehook: Ctrl-C where nobody can catch it, as while Python ends, goes without a word."""
+    if not (is_interrupted and unraisable.exc_type is KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+
+
 def is_out_of_memory(e):
-    """Whether an exception means that memory ran out, in the words of Python, torch or cuBLAS."""
-    words = ('out of memory', "can't allocate memory", 'not enough memory', 'alloc_failed')
+    """Whether an exception means that memory ran out, in the words of Python, torch or cuBLAS; or that what it should
+    hold has a size beyond all numbers, in torch's words or numpy's."""
+    words = ('out of memory', "can't allocate memory", 'not enough memory', 'alloc_failed',
+             'size calculation overflowed', 'multiplication overflow', 'dimension exceeded', 'array is too big')
     return isinstance(e, MemoryError) or any(word in str(e).lower() for word in words)
 
 
@@ -70,6 +124,12 @@ def is_disk_full(e):
     """Whether an exception means that the disk, a quota or the largest file size is full."""
     codes = (errno.ENOSPC, errno.EFBIG, getattr(errno, 'EDQUOT', None))   # Windows has no quotas
     return isinstance(e, OSError) and e.errno in codes
+
+
+def script_doc():
+    """The docstring of the script that runs, from its source: with python -OO it has none in memory."""
+    with open(sys.argv[0], encoding='utf-8') as f:
+        return ast.get_docstring(ast.parse(f.read()))
 
 
 def memory_advice():

@@ -4,13 +4,32 @@ Training in several processes, which torchrun starts: https://docs.pytorch.org/d
 Each process is one rank with its own device; gradients are averaged over them by DistributedDataParallel.
 """
 
+import os
 import time
 
 import torch
 import torch.distributed as dist
 
 from support.checks import check_moments
-from support.errors import fail
+from support.errors import fail, first_line
+
+
+def check_environment():
+    """Exit if RANK is set, as torchrun sets it, but not all that goes with it: then nobody else would be found."""
+    if os.environ.get('RANK', '-1') == '-1':
+        return
+    advice = 'start with torchrun, or unset RANK to train in one process'
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE', 'MASTER_PORT'):
+        value = os.environ.get(name, '0')
+        if not (value.isascii() and value.isdigit()):
+            fail(f'{name} = {value} in the environment is not a number; {advice}')
+    for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        if not os.environ.get(name):
+            fail(f"RANK = {os.environ['RANK']}, as torchrun sets it, but {name} is not set; {advice}")
+    if int(os.environ['RANK']) >= int(os.environ['WORLD_SIZE']):
+        fail(f"RANK = {os.environ['RANK']} must be below WORLD_SIZE = {os.environ['WORLD_SIZE']}; {advice}")
+    if int(os.environ['MASTER_PORT']) > 65535:
+        fail(f"MASTER_PORT = {os.environ['MASTER_PORT']} must be below 65536; {advice}")
 
 
 def pick_backend(backend, device):
@@ -25,8 +44,12 @@ def pick_backend(backend, device):
 
 
 def start(backend):
-    """Join the other processes."""
-    dist.init_process_group(backend)
+    """Join the other processes. Exits if they cannot be found."""
+    try:
+        dist.init_process_group(backend)
+    except (RuntimeError, ValueError) as e:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        fail(f'the processes did not find each other at MASTER_ADDR:MASTER_PORT = {place}: {first_line(e)}')
 
 
 def end():

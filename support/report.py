@@ -65,9 +65,13 @@ def start_wandb(config):
     """The module wandb, with a run in it."""
     try:
         import wandb
+        if not hasattr(wandb, 'init'):   # not the package, but the folder wandb that it leaves
+            raise ImportError
         wandb.init(project=config['wandb_project'], name=config['wandb_run_name'], config=config)
         return wandb
-    except Exception as e:   # not installed, no account, no network
+    except ImportError:
+        fail('wandb_log = True needs the package wandb: pip install wandb, or use --wandb_log=False')
+    except Exception as e:   # no account, no network
         fail(f'wandb_log = True, but wandb does not start ({first_line(e)}); try WANDB_MODE=offline, or '
              '--wandb_log=False')
 

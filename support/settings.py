@@ -1,8 +1,12 @@
 """Checks of settings: what would fail later, and less clearly, fails here in one line."""
 
+import math
 import os
 
 from support.errors import fail
+
+SMALLEST = 1e-30   # float32, in which models compute, ends at about 1e-38 and 3e38; these leave room for products
+LARGEST = 1e30
 
 
 def check_settings(config, world_size=1):
@@ -16,6 +20,7 @@ def check_settings(config, world_size=1):
     check_below_one(config, 'dropout', 'muon_momentum', 'beta1', 'beta2')
     check_one_of(('adamw', 'muon'), config, 'optimizer')
     check_one_of(('cosine', 'linear'), config, 'lr_schedule')
+    check_numbers(config)
     check_shared(config['gradient_accumulation_steps'], world_size)
 
 
@@ -25,16 +30,56 @@ def check_sample_settings(config):
     check_at_least(0, config, 'temperature', 'top_k')
     if not 0 < config['top_p'] <= 1:
         fail(f"top_p = {config['top_p']} is invalid: it must be above 0 and at most 1")
-    out = config['out']
-    is_in_folder = os.path.isdir(os.path.dirname(out) or '.')
-    if out and (not is_in_folder or os.path.exists(out) and not os.path.isfile(out)):
-        fail(f'out = {out} is not the name of a file in a folder that is there')
+    check_numbers(config)
+    if config['out']:
+        check_output('out', config['out'])
+
+
+def check_explain_settings(config):
+    """Exit unless the settings of tools/explain.py, a dict, are in range. Those that depend on the model are checked
+    once it is known."""
+    check_at_least(0, config, 'max_new_tokens', 'temperature', 'top_k')
+    check_at_least(1, config, 'top')
+    check_numbers(config)
+
+
+def check_output(name, path):
+    """Exit if a file named by a setting cannot be written: found out before the work whose result it is to take."""
+    is_in_folder = os.path.isdir(os.path.dirname(path) or '.')
+    if not is_in_folder or os.path.lexists(path) and not os.path.isfile(path):
+        fail(f'{name} = {path} is not the name of a file in a folder that is there')
+    try:
+        if os.path.exists(path) and not os.access(path, os.W_OK):
+            raise PermissionError(0, 'it is read-only')
+        trial = f'{os.path.realpath(path)}.{os.getpid()}.tmp'   # what will take its place, as in files.py
+        open(trial, 'wb').close()
+        os.remove(trial)
+    except (OSError, ValueError) as e:   # ValueError: a NUL in the name
+        reason = getattr(e, 'strerror', None) or e
+        fail(f'{name} = {path} cannot be written: {reason}; choose another with --{name}=')
+
+
+def check_numbers(config):
+    """Exit if one of these settings is a number that nothing can compute with: a whole one beyond 64 bits, one that
+    is infinite or none at all, or too large or too small for float32."""
+    for name, value in config.items():
+        if isinstance(value, int) and abs(value) >= 2**63:
+            fail(f'{name} = {short(value)} is invalid: it must be below 2**63')
+        if isinstance(value, float) and not math.isfinite(value):
+            fail(f'{name} = {value} is invalid: it must be finite')
+        if isinstance(value, float) and value != 0 and not SMALLEST <= abs(value) <= LARGEST:
+            fail(f'{name} = {value} is invalid: it must be 0, or between {SMALLEST} and {LARGEST}')
+
+
+def short(number):
+    """A whole number, not all of whose digits need be seen."""
+    return str(number) if abs(number) < 10**30 else f'about 2**{abs(number).bit_length() - 1}'
 
 
 def check_at_least(least, config, *names):
     """Exit if one of these settings is below the least."""
     for name in names:
-        if config[name] < least:
+        if not config[name] >= least:   # NaN is not
             fail(f'{name} = {config[name]} is invalid: it must be at least {least}')
 
 

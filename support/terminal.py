@@ -10,6 +10,7 @@ import sys
 from tqdm import tqdm
 
 from support.errors import fail
+from support.printable import printable, raw
 
 DASHES = '---------------'   # nanoGPT's, between samples
 
@@ -22,7 +23,7 @@ def read_prompt(start):
             text = io.TextIOWrapper(sys.stdin.buffer, encoding='utf-8-sig').read()   # with \n for Windows' \r\n
             text = text.removesuffix('\n')   # which echo adds
         elif start.startswith('FILE:'):
-            with open(start[5:], encoding='utf-8-sig') as f:
+            with open(os.path.expanduser(start[5:]), encoding='utf-8-sig') as f:
                 text = f.read()
         else:
             text = start.replace('\\n', '\n')
@@ -44,6 +45,11 @@ def fit(text):
     return re.sub(rf'(?=[^\n]{{{columns + 1}}})([^\n]{{1,{columns}}}) ', r'\1\n', text.replace('\t', ' '))
 
 
+def clean(text):
+    """On a terminal: text without characters that could be commands to it. Elsewhere: as it is."""
+    return printable(text) if sys.stdout.isatty() else text
+
+
 def bold(text):
     """On a terminal: text in bold, unless the user wants no colours (https://no-color.org). Elsewhere: as it is."""
     if not sys.stdout.isatty() or 'NO_COLOR' in os.environ:
@@ -53,8 +59,9 @@ def bold(text):
 
 def print_sample(start, text):
     """A whole sample: the prompt, and what the model wrote after it."""
-    whole = fit(start + text)   # which changes no length
-    print(f'{bold(whole[:len(start)])}{whole[len(start):]}\n{DASHES}')
+    start = clean(start)
+    whole = fit(start + clean(text))   # which changes no length
+    print(f'{bold(whole[:len(start)])}{whole[len(start):]}\n{DASHES}', file=raw(sys.stdout))
 
 
 class GrowingText:
@@ -63,8 +70,8 @@ class GrowingText:
     def __init__(self, start, stop):
         self.start = start
         self.stop = stop
-        self.shown = fit(start)   # what is on the screen
-        print(bold(self.shown), end='', flush=True)
+        self.shown = fit(clean(start))   # what is on the screen
+        print(bold(self.shown), end='', flush=True, file=raw(sys.stdout))
 
     def show(self, texts):
         """Print what is certain of the text by now. Held back is what the next tokens may turn into another
@@ -73,14 +80,14 @@ class GrowingText:
         certain = self.start + texts[0][:max(0, len(texts[0]) - n_held)].rstrip('\ufffd')
         if sys.stdout.isatty():
             certain = certain.rpartition(' ')[0]
-        certain = fit(certain)
+        certain = fit(clean(certain))
         print(certain[len(self.shown):], end='', flush=True)
         if len(certain) > len(self.shown):
             self.shown = certain
 
     def finish(self, texts):
         """Print the rest of the text; returns the texts that are still to be printed."""
-        print(fit(self.start + texts[0])[len(self.shown):] + f'\n{DASHES}')
+        print(fit(clean(self.start + texts[0]))[len(self.shown):] + f'\n{DASHES}')
         return texts[1:]
 
 
@@ -89,7 +96,7 @@ class GrowingLines:
 
     def __init__(self, start, n):
         self.start = start
-        self.lines = [tqdm(bar_format='{desc}', position=i, leave=False, dynamic_ncols=True, file=sys.stdout)
+        self.lines = [tqdm(bar_format='{desc}', position=i, leave=False, dynamic_ncols=True, file=raw(sys.stdout))
                       for i in range(n)]
 
     def show(self, texts):

@@ -91,6 +91,7 @@ def new_python(args):
     old_argv = sys.argv
     old_path = sys.path[:]
     old_excepthook = sys.excepthook
+    old_unraisablehook = sys.unraisablehook
     old_folder = os.getcwd()
     old_variables = dict(os.environ)
     old_handlers = {number: signal.getsignal(number) for number in HANDLED}
@@ -113,6 +114,7 @@ def new_python(args):
         os.environ.update(old_variables)
         os.chdir(old_folder)
         sys.excepthook = old_excepthook
+        sys.unraisablehook = old_unraisablehook
         sys.path[:] = old_path
         sys.argv = old_argv
 

@@ -51,7 +51,8 @@ def test_mistakes(bare):
     said = bare.run('tools/bench.py', *SMALL, '--nanogpt=no-such-folder', fails=True)
     assert 'no-such-folder is not a checkout of nanoGPT' in said
     for arg, says in [('--rounds=0', 'rounds = 0'), ('--n_head=5', 'n_embd = 32 cannot be split'),
-                      ('--optimizer=sgd', 'optimizer = sgd'),
+                      ('--optimizer=sgd', 'optimizer = sgd'), ('--beta2=1', 'beta2 = 1.0'),
+                      (f'--rounds={2**63}', 'it must be below 2**63'), ('--learning_rate=inf', 'learning_rate = inf'),
                       ('--muon_momentum=1', 'muon_momentum = 1.0'), ('--device=tpu', 'device = tpu')]:
         assert says in bare.run('tools/bench.py', *SMALL, arg, fails=True)
     assert 'did you mean batch_size' in bare.run('tools/bench.py', '--batchsize=2', fails=True)

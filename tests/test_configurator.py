@@ -10,12 +10,13 @@ batch_size = 12          # sequences in one micro-batch
 learning_rate = 6e-4     # peak rate
 eval_only = False
 start = 'abc'            # the prompt
+out_dir = 'out'
 compile = 'auto'         # a setting may shadow a builtin
 _private = 1
 exec(open(CONFIGURATOR, encoding='utf-8').read())
-print({k: globals()[k] for k in ('batch_size', 'learning_rate', 'eval_only', 'start', 'compile')})
+print({k: globals()[k] for k in ('batch_size', 'learning_rate', 'eval_only', 'start', 'out_dir', 'compile')})
 '''
-DEFAULTS = dict(batch_size=12, learning_rate=6e-4, eval_only=False, start='abc', compile='auto')
+DEFAULTS = dict(batch_size=12, learning_rate=6e-4, eval_only=False, start='abc', out_dir='out', compile='auto')
 
 
 @pytest.fixture
@@ -74,6 +75,9 @@ def test_values(configure, arg, expected):
     ('--batch_size=[1]', 'a whole number'),
     ('--learning_rate=fast', 'learning_rate = fast is invalid: it must be a number, as in --learning_rate=0.0006'),
     ('--learning_rate=nan', 'a number'),
+    ('--batch_size=' + '9' * 5000, ' ... is invalid: it must be a whole number'),   # Python reads 4300 digits
+    ('--batch_size=' + '(' * 5000, ' ... is invalid: it must be a whole number'),
+    ('--a\nb=1', r'there is no setting a\nb'),
     ('--eval_only=1', 'True or False'),
     ('--batch_size', '--batch_size is invalid: write --key=value'),
     ('-eval_only', 'write --key=value'),
@@ -108,9 +112,41 @@ def test_config_file_can_compute_from_settings(configure):
     ('batch_size = [1, 2]', 'config.py: batch_size = [1, 2] is invalid'),
     ('batch_size = 4\nthis is no python', 'config.py, line 2: SyntaxError'),
     ('x_ = 1\nbatch_size = 1 / 0', 'config.py, line 2: ZeroDivisionError: division by zero'),
+    ('x_ = 1\nraise ValueError("one\\ntwo")', 'config.py, line 2: ValueError: one'),
+    ('class E(Exception):\n  def __str__(self): 1 / 0\nraise E', 'config.py, line 3: E: E'),
+    ('import sys\nsys.exit(0)', 'config.py, line 2: SystemExit: 0'),
+    ('exit()', 'config.py, line 1: SystemExit: '),
+    ('raise KeyboardInterrupt', 'config.py, line 1: KeyboardInterrupt'),
+    ('x_ = 1\nopen("nada")', 'config.py, line 2: FileNotFoundError: '),
+    ('x_ = 1\nexec("a b")', 'config.py, line 2: SyntaxError: '),
+    ('batch_size = \0 4', 'config.py: ValueError: it is not a text; save it as UTF-8'),
+    ('def f(): f()\nf()', 'config.py, line 1: RecursionError: '),
+    ('batch_size = 10**5000', 'batch_size = a int is invalid'),
+    ('class A:\n  def __repr__(self): return "1\\n2"\nbatch_size = A()', r'config.py: batch_size = 1\n2 is invalid'),
 ])
 def test_mistakes_in_a_config_file(configure, config, says):
     assert says in configure(config=config)
+
+
+def test_config_file_from_notepad(configure, tmp_path):
+    (tmp_path / 'notepad.py').write_bytes('# ção\r\nbatch_size = 4\r\n'.encode('utf-8-sig'))
+    assert configure('notepad.py')['batch_size'] == 4
+    (tmp_path / 'unicode.py').write_bytes('batch_size = 4\r\n'.encode('utf-16'))
+    assert configure('unicode.py') == 'unicode.py: UnicodeDecodeError: it is not UTF-8; save it as UTF-8'
+
+
+def test_config_file_that_is_a_folder(configure, tmp_path):
+    (tmp_path / 'folder').mkdir()
+    assert configure('folder') == 'folder: Is a directory'
+
+
+def test_the_home_folder(configure, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv('USERPROFILE', str(tmp_path))   # Windows
+    (tmp_path / 'mine.py').write_text('batch_size = 4\nout_dir = "~/mine"', encoding='utf-8')
+    assert configure('~/mine.py', '--start=~/carta') == {**DEFAULTS, 'batch_size': 4, 'out_dir': str(tmp_path / 'mine'),
+                                                         'start': '~/carta'}   # a text is no path
+    assert configure('--out_dir=~')['out_dir'] == str(tmp_path)
 
 
 def test_config_file_that_is_not_utf8(configure, tmp_path):
@@ -144,6 +180,12 @@ SCRIPTS = [
 def test_help_fits_a_screen(prepared, script):
     lines = prepared.run(script, '--help').splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 80 and any('python ' in line for line in lines[:8])
+
+
+@pytest.mark.parametrize('script', ['tools/plot.py', 'data/ecadequeiuroz/prepare.py'])
+def test_help_without_docstrings(prepared, script):
+    """python -OO takes them away."""
+    assert prepared.run('-OO', script, '--help') == prepared.run(script, '--help', real=True)
 
 
 def test_help_on_one_setting(prepared):

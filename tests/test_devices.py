@@ -80,7 +80,7 @@ def test_broken_compiler_is_a_reason(machine):
 
 def test_forced(machine):
     machine(cuda=2, mps=True)
-    for device in ('cpu', 'mps', 'cuda', 'cuda:1'):
+    for device in ('cpu', 'mps', 'cuda', 'cuda:1', 'cpu:0', 'mps:0'):
         assert devices.pick_device(device) == device
         assert devices.pick_dtype('float16', device) == 'float16'
         assert devices.pick_compile('True', device) == (True, 'as asked')
@@ -93,7 +93,14 @@ def test_forced(machine):
     (dict(), 'mps', 'not on this machine'),
     (dict(cuda=2), 'cuda:2', 'the last one is cuda:1'),
     (dict(), 'tpu', 'not the name of a device'),
-    (dict(), 'meta', 'not on this machine'),
+    (dict(), 'meta', 'meta is not supported here; use auto, cpu, mps .*, cuda or cuda:N'),
+    (dict(), 'xpu', 'xpu is not supported here; use auto, cpu, mps'),
+    (dict(), 'hpu:1', 'hpu:1 is not supported here'),
+    (dict(), 'cpu:1', 'cpu:1 is not supported here'),
+    (dict(mps=True), 'mps:1', 'mps:1 is not supported here'),
+    (dict(cuda=1), 'cuda:256', 'the last one is cuda:0'),   # to torch, which keeps a byte of it, cuda:0
+    (dict(cuda=1), 'cuda:99999999999999999999', 'not the name of a device'),
+    (dict(cuda=1), '', 'not the name of a device'),
 ])
 def test_device_that_is_not_there(machine, has, device, says):
     machine(**has)

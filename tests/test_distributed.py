@@ -179,4 +179,5 @@ def test_one_rank_evaluates_as_many(prepared, one, tmp_path):
 ])
 def test_backends_that_are_invalid(prepared, args, says):
     """As one process of a torchrun sees it."""
-    assert says in prepared.run('train.py', *ARGS, *args, env={'RANK': '0', 'WORLD_SIZE': '1'}, fails=True)
+    env = {'RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '29500'}
+    assert says in prepared.run('train.py', *ARGS, *args, env=env, fails=True)

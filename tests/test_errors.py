@@ -15,6 +15,8 @@ from support import errors
     (RuntimeError('MPS backend out of memory (MPS allocated: 5 GB)'), True),
     (RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"), True),
     (RuntimeError('CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate'), True),
+    (RuntimeError('Storage size calculation overflowed with sizes=[2, 4611686018427387904]'), True),
+    (ValueError('Maximum allowed dimension exceeded'), True),
     (RuntimeError('mat1 and mat2 shapes cannot be multiplied'), False), (ValueError(), False)])
 def test_out_of_memory_is_one_line(capsys, monkeypatch, e, is_it):
     for script, says in (('train.py', '; lower batch_size'), ('sample.py', '; lower num_samples\n'), ('plot.py', '\n')):
@@ -54,7 +56,7 @@ def test_interrupt_is_without_a_word(capsys):
     assert capsys.readouterr() == ('', '')
 
 
-@pytest.mark.parametrize('rank, waits', [(None, []), ('0', []), ('1', [5])])
+@pytest.mark.parametrize('rank, waits', [(None, []), ('0', []), ('-1', []), ('1', [5])])
 def test_a_mistake_is_said_by_one_process(monkeypatch, rank, waits):
     """The others wait for torchrun to end them."""
     slept = []
@@ -67,6 +69,28 @@ def test_a_mistake_is_said_by_one_process(monkeypatch, rank, waits):
         errors.fail('what, and how to mend it')
     assert e.value.code == 'train.py: what, and how to mend it'
     assert slept == waits
+
+
+@pytest.mark.parametrize('message, said', [
+    ('data/a\nb/train.bin', r'data/a\nb/train.bin'),
+    ('a\r\nb\x1b]0;title\x07', r'a\r\nb\x1b]0;title\x07'),
+    ('a\u2028b\x85c\x0bd\ud800', r'a\u2028b\x85c\x0bd\ud800'),   # new lines and halves of characters to some
+    (ValueError('Eça, 漢字'), 'Eça, 漢字'),
+])
+def test_a_mistake_is_one_line(monkeypatch, message, said):
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+    with pytest.raises(SystemExit) as e:
+        errors.fail(message)
+    assert e.value.code == f'train.py: {said}' and e.value.code.isprintable()
+
+
+def test_exceptions_that_cannot_say_what_they_are():
+    class Broken(Exception):
+        def __str__(self):
+            raise ValueError
+
+    assert errors.first_line(Broken()) == 'Broken'
+    assert errors.first_line(ValueError('\none\ntwo')) == 'one' and errors.first_line(ValueError()) == 'ValueError'
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import ECA, PORTUGUESE, TINY, assert_same_logits, export, load
 
+from model import GPT, GPTConfig
 from support.tokenizer import get_codec, gpt2_tokens
 
 @pytest.mark.parametrize('bias', [False, True])
@@ -74,3 +75,43 @@ def test_model_to_give_away(prepared, tmp_path):
     assert 'is a model to sample from, not the state of a training' in message
     again = prepared.run('tools/export.py', '--out_dir=out-give', f'--to={tmp_path}/out/ckpt.pt', fails=True)
     assert 'is there already' in again
+
+
+def test_batches_of_characters(prepared, tmp_path):
+    """Characters have no token that ends a text. A batch is padded with one that the model hardly writes, and then
+    never does: what transformers shows of a text is what it shows of it alone."""
+    transformers = pytest.importorskip('transformers')
+    prepared.run('train.py', *TINY, '--max_iters=20', f'--out_dir={tmp_path}/out')
+    said = prepared.run('tools/export.py', f'--out_dir={tmp_path}/out', f'--to={tmp_path}/hf')
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / 'hf')
+    itos = load(tmp_path / 'out' / 'ckpt.pt')['tokenizer']['itos']
+    assert tokenizer.pad_token in itos and tokenizer.eos_token is None and len(tokenizer) == len(itos)
+    assert 'no token ends a text: writing goes on to max_length' in said
+    assert f'batches are padded with {tokenizer.pad_token!r}' in said
+    encode, _ = get_codec({'kind': 'char', 'itos': itos})
+    texts = ['Meu caro\namigo', 'Oi', ''.join(itos)]
+    batch = tokenizer(texts, padding=True)
+    for text, ids, mask in zip(texts, batch.input_ids, batch.attention_mask, strict=True):
+        assert ids[len(ids) - len(text):] == encode(text) and sum(mask) == len(text)   # padded on the left
+        assert set(ids[:len(ids) - len(text)]) <= {tokenizer.pad_token_id}
+    write = transformers.pipeline('text-generation', str(tmp_path / 'hf'))
+    both = write(texts[:2], batch_size=2, do_sample=False, max_new_tokens=15)
+    for text, written in zip(texts, both, strict=False):
+        assert written == write(text, do_sample=False, max_new_tokens=15)
+        assert len(written[0]['generated_text']) == len(text) + 15
+
+
+@pytest.mark.parametrize('weight, dtype', [(65504, torch.float16), (-65536, torch.float32), (1e18, torch.float32)])
+def test_weights_beyond_float16_stay_float32(prepared, tmp_path, weight, dtype):
+    torch.manual_seed(0)
+    config = dict(block_size=8, vocab_size=3, n_layer=1, n_head=1, n_embd=4)
+    weights = GPT(GPTConfig(**config)).state_dict()
+    weights['transformer.wpe.weight'][0, 0] = weight
+    (tmp_path / 'out').mkdir()
+    torch.save({'model': weights, 'model_args': config, 'tokenizer': {'kind': 'char', 'itos': ['\n', 'a', 'b']}},
+               tmp_path / 'out' / 'ckpt.pt')
+    said = prepared.run('tools/export.py', f'--out_dir={tmp_path}/out', f'--to={tmp_path}/given/ckpt.pt')
+    alone = load(tmp_path / 'given' / 'ckpt.pt')['model']
+    assert all(w.dtype == dtype for w in alone.values())
+    assert ('in float32, since float16 ends at 65504' in said) == (dtype == torch.float32)
+    assert '---' in prepared.run('sample.py', f'--out_dir={tmp_path}/given', '--max_new_tokens=5')

@@ -40,6 +40,19 @@ def test_prompt_from_file(trained, tmp_path):
     assert 'it is not UTF-8' in sample(trained, f'--start=FILE:{tmp_path}/latin1.txt', fails=True)
 
 
+def test_home_folder(trained, tmp_path):
+    """~ is the home folder, also where the shell does not say so."""
+    home = {'HOME': str(tmp_path), 'USERPROFILE': str(tmp_path)}
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'ckpt.pt').write_bytes((trained / 'out-sample' / 'ckpt.pt').read_bytes())
+    assert sample(trained, out_dir='~/run', env=home) == sample(trained)
+    sample(trained, '--out=~/text.txt', env=home)
+    assert (tmp_path / 'text.txt').read_text(encoding='utf-8') == sample(trained)
+    name = tmp_path / 'text.txt'
+    name.write_text('Meu caro amigo,\n' * 400, encoding='utf-8')
+    assert f'text: {name}' in trained.run('data/shakespeare_char/prepare.py', '~/text.txt', env=home)
+
+
 def test_prompt_with_accents_apart(trained):
     """As a Mac may write them: a letter, then its accent."""
     assert sample(trained, '--start=' + unicodedata.normalize('NFD', 'ação')).startswith('ação')
@@ -141,3 +154,9 @@ def test_prompt_from_standard_input_and_text_to_a_file(trained, tmp_path):
     written = (tmp_path / 'cartas.txt').read_text(encoding='utf-8')
     assert written == sample(trained, '--num_samples=2', '--start=Meu caro José')
     assert os.listdir(tmp_path) == ['cartas.txt']
+
+
+def test_a_file_that_cannot_be_written_is_found_out_first(trained, monkeypatch):
+    """Before there is a model: this one is not there."""
+    for out in ('/dev/null', 'nada/text', 'data', '/proc/text'):
+        assert f'out = {out} ' in sample(trained, f'--out={out}', out_dir='out-nada', fails=True)

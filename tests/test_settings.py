@@ -3,12 +3,19 @@
 The checks are called as they are, with the settings of a script; some rows are run, to see that the scripts call them.
 """
 
+import ast
+import math
+import os
+import sys
+import types
+from unittest import mock
+
 import pytest
 from conftest import ECA, REPO, TINY, defaults_of, train_defaults
 
 from model import GPTConfig
-from support import checkpoints, dataset, devices, terminal
-from support.settings import check_sample_settings, check_settings
+from support import checkpoints, dataset, devices, processes, report, terminal
+from support.settings import check_explain_settings, check_output, check_sample_settings, check_settings
 
 TRAIN = ['train.py', *TINY, '--max_iters=1', '--out_dir=out-edge']
 SAMPLE = ['sample.py', '--out_dir=out-settings', '--num_samples=2', '--max_new_tokens=40']
@@ -63,6 +70,17 @@ def test_the_defaults_are_in_range():
     (dict(beta2=1.0), 'beta2 = 1.0 is invalid: it must be at least 0 and below 1'),
     (dict(beta2=-0.1), 'beta2 = -0.1 is invalid: it must be at least 0 and below 1'),
     (dict(beta2=float('nan')), 'beta2 = nan is invalid: it must be at least 0 and below 1'),
+    (dict(min_lr=float('nan')), 'min_lr = nan is invalid: it must be at least 0'),
+    (dict(learning_rate=float('nan')), 'learning_rate = nan is invalid: it must be finite'),
+    (dict(learning_rate=math.inf), 'learning_rate = inf is invalid: it must be finite'),
+    (dict(muon_lr=math.inf), 'muon_lr = inf is invalid: it must be finite'),
+    (dict(weight_decay=math.inf), 'weight_decay = inf is invalid: it must be finite'),
+    (dict(grad_clip=math.inf), 'grad_clip = inf is invalid: it must be finite'),
+    (dict(learning_rate=1e-320), 'learning_rate = 1e-320 is invalid: it must be 0, or between 1e-30 and 1e+30'),
+    (dict(grad_clip=1e300), 'grad_clip = 1e+300 is invalid: it must be 0, or between 1e-30 and 1e+30'),
+    (dict(seed=2**63), 'seed = 9223372036854775808 is invalid: it must be below 2**63'),
+    (dict(max_iters=10**5000), 'max_iters = about 2**16609 is invalid: it must be below 2**63'),
+    (dict(n_layer=-2**63), 'n_layer = -9223372036854775808 is invalid: it must be below 2**63'),
 ])
 def test_train_settings(change, says):
     assert says in refusal(check_settings, {**train_defaults(), **change})
@@ -71,7 +89,8 @@ def test_train_settings(change, says):
 @pytest.mark.parametrize('change', [
     dict(eval_iters=0), dict(max_iters=0), dict(warmup_iters=0), dict(min_lr=0.0), dict(weight_decay=0.0),
     dict(grad_clip=0.0), dict(seed=0), dict(beta1=0.0, beta2=0.0, muon_momentum=0.0), dict(lr_schedule='linear'),
-    dict(optimizer='muon'), dict(batch_size=1, block_size=1, gradient_accumulation_steps=1)])
+    dict(optimizer='muon'), dict(seed=2**63 - 1), dict(learning_rate=1e-30),
+    dict(batch_size=1, block_size=1, gradient_accumulation_steps=1)])
 def test_train_settings_at_the_edge_are_accepted(change):
     check_settings({**train_defaults(), **change})
 
@@ -157,6 +176,12 @@ def test_what_cannot_be_resumed(trained, monkeypatch, change, says):
     (dict(top_k=-1), 'top_k = -1 is invalid: it must be at least 0'),
     (dict(top_p=0.0), 'top_p = 0.0 is invalid: it must be above 0 and at most 1'),
     (dict(top_p=1.5), 'top_p = 1.5 is invalid: it must be above 0 and at most 1'),
+    (dict(temperature=1e-320), 'temperature = 1e-320 is invalid: it must be 0, or between 1e-30 and 1e+30'),
+    (dict(temperature=math.inf), 'temperature = inf is invalid: it must be finite'),
+    (dict(temperature=math.nan), 'temperature = nan is invalid: it must be at least 0'),
+    (dict(top_p=math.nan), 'top_p = nan is invalid: it must be above 0 and at most 1'),
+    (dict(seed=2**64), 'seed = 18446744073709551616 is invalid: it must be below 2**63'),
+    (dict(num_samples=2**63), 'num_samples = 9223372036854775808 is invalid: it must be below 2**63'),
     (dict(out='data'), 'out = data is not the name of a file in a folder that is there'),
     (dict(out='nada/texto.txt'), 'out = nada/texto.txt is not the name of a file'),
 ])
@@ -171,6 +196,41 @@ def test_sample_settings(monkeypatch, change, says):
 def test_sample_settings_at_the_edge_are_accepted(monkeypatch, change):
     monkeypatch.chdir(REPO)
     check_sample_settings({**defaults_of('sample.py'), **change})
+
+
+@pytest.mark.parametrize('change, says', [
+    (dict(top=0), 'top = 0 is invalid: it must be at least 1'),
+    (dict(top_k=-1), 'top_k = -1 is invalid: it must be at least 0'),
+    (dict(temperature=1e-320), 'temperature = 1e-320 is invalid: it must be 0, or between'),
+    (dict(seed=2**63), 'it must be below 2**63'),
+])
+def test_explain_settings(change, says):
+    check_explain_settings(defaults_of('tools/explain.py'))
+    assert says in refusal(check_explain_settings, {**defaults_of('tools/explain.py'), **change})
+
+
+def test_files_that_cannot_be_written(tmp_path, monkeypatch):
+    """Found out before the work, which leaves no trace."""
+    monkeypatch.chdir(tmp_path)
+    os.mkdir('folder')
+    os.symlink('nowhere/text', 'dangling')
+    for path in ('folder', 'folder/', 'nada/text', '/dev/null', 'dangling', 'nada/..'):
+        assert f'out = {path} is not the name of a file in a folder that is there' in refusal(check_output, 'out', path)
+    for path in ('x' * 252, 'a\0b', '/proc/text'):
+        said = refusal(check_output, 'out', path)
+        assert said.endswith('; choose another with --out=') and 'could not' not in said
+    (tmp_path / 'text').write_text('as it was')
+    for path in ('text', 'folder/new', './new'):
+        check_output('out', path)
+    assert sorted(os.listdir()) == ['dangling', 'folder', 'text'] and os.listdir('folder') == []
+    assert (tmp_path / 'text').read_text() == 'as it was'
+
+
+def test_files_that_are_read_only(tmp_path, monkeypatch):
+    path = tmp_path / 'text'
+    path.touch()
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)   # root may write to all of them
+    assert f'out = {path} cannot be written: it is read-only' in refusal(check_output, 'out', str(path))
 
 
 @pytest.mark.parametrize('start, says', [
@@ -188,7 +248,14 @@ def test_prompts_that_are_not_there(start, says):
     (TRAIN, '--lr_schedule=step', "lr_schedule = step is not known; use 'cosine' or 'linear'"),
     (TRAIN, '--n_embd=33', 'n_embd = 33 cannot be split over n_head = 2 heads; try n_embd = 32'),
     (TRAIN, '--out_dir=train.py', 'out_dir = train.py cannot be written to'),
-    (SAMPLE, '--out=data', 'out = data is not the name of a file in a folder that is there'),
+    (TRAIN, '--warmup_iters=2.5', 'warmup_iters = 2.5 is invalid: it must be a whole number'),
+    (TRAIN, '--dataset=a\nb', r'data/a\nb/train.bin'),
+    (TRAIN, '--device=xpu', 'device = xpu is not supported here; use auto, cpu, mps'),
+    (TRAIN, f'--seed={2**63}', 'it must be below 2**63'),
+    (TRAIN, '--learning_rate=1e-320', 'learning_rate = 1e-320 is invalid'),
+    (SAMPLE, '--out=/dev/null', 'out = /dev/null is not the name of a file'),
+    (SAMPLE, '--top_p=0', 'top_p = 0.0 is invalid: it must be above 0 and at most 1'),
+    (SAMPLE, '--start=', 'the prompt is empty'),
     (SAMPLE, '--keep=-1', "keep = -1 is not between 0 and the model's block_size = 32"),
     (SAMPLE, '--keep=33', "keep = 33 is not between 0 and the model's block_size = 32"),
 ])
@@ -202,10 +269,60 @@ def test_the_scripts_check_them(trained, command, arg, says):
     (SAMPLE, ['--top_k=0']),
     (SAMPLE, ['--top_k=100000']),
     (SAMPLE, ['--temperature=0']),
+    (SAMPLE, ['--temperature=1e-30', '--top_p=1e-30']),
+    (SAMPLE, ['--temperature=1e30']),
+    (TRAIN, [f'--seed={2**63 - 1}', '--learning_rate=1e-30', '--grad_clip=1e-30', '--dropout=1e-30']),
     (SAMPLE, ['--start=' + 'um começo muito longo ' * 9]),
 ])
 def test_settings_at_the_edge_are_accepted(trained, command, args):
     trained.run(*command, *args)
+
+
+@pytest.mark.parametrize('variables, says', [
+    (dict(RANK='0'), 'RANK = 0, as torchrun sets it, but WORLD_SIZE is not set; start with torchrun, or unset RANK'),
+    (dict(RANK='0', WORLD_SIZE='1'), 'but MASTER_ADDR is not set'),
+    (dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='localhost'), 'but MASTER_PORT is not set'),
+    (dict(RANK='one'), 'RANK = one in the environment is not a number'),
+    (dict(RANK=''), 'RANK =  in the environment is not a number'),
+    (dict(RANK='0', WORLD_SIZE='many'), 'WORLD_SIZE = many in the environment is not a number'),
+    (dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='localhost', MASTER_PORT='-1'), 'MASTER_PORT = -1 in the environment'),
+    (dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='localhost', MASTER_PORT='70000'), '70000 must be below 65536'),
+    (dict(RANK='2', WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT='1'), 'RANK = 2 must be below WORLD_SIZE = 2'),
+])
+def test_half_of_torchruns_variables(monkeypatch, variables, says):
+    monkeypatch.setattr('support.errors.time.sleep', lambda s: None)
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)
+    processes.check_environment()   # without any there is one process
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert says in refusal(processes.check_environment)
+
+
+def test_rank_alone(trained):
+    assert 'RANK = 0, as torchrun sets it' in trained.run(*TRAIN, fails=True, env={'RANK': '0'})
+    assert '---' in trained.run(*SAMPLE, env={'RANK': 'none'})   # which is nothing to sample.py
+
+
+def test_processes_that_do_not_find_each_other(monkeypatch):
+    monkeypatch.setenv('MASTER_PORT', '29500')
+    monkeypatch.setattr('torch.distributed.init_process_group', mock.Mock(side_effect=RuntimeError('no host\nat all')))
+    assert refusal(processes.start, 'gloo').endswith(':29500: no host')
+
+
+def test_optimized_python(trained):
+    """Checks are no asserts, which -O takes away."""
+    assert trained.run('-OO', *SAMPLE) == trained.run(*SAMPLE)
+    for path in [REPO / 'configurator.py', *REPO.glob('support/*.py'), *REPO.glob('tools/*.py'),
+                 *REPO.glob('data/*/prepare.py'), REPO / 'train.py', REPO / 'sample.py']:
+        nodes = ast.walk(ast.parse(path.read_text(encoding='utf-8')))
+        assert not any(isinstance(node, ast.Assert) for node in nodes), path
+
+
+def test_wandb_that_is_not_installed(monkeypatch):
+    for module in (None, types.ModuleType('wandb')):   # a folder of its runs is a module to Python, but an empty one
+        monkeypatch.setitem(sys.modules, 'wandb', module)
+        assert 'pip install wandb' in refusal(report.start_wandb, train_defaults())
 
 
 def test_warmup_longer_than_the_run(trained):

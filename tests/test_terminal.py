@@ -6,9 +6,11 @@ import re
 import sys
 
 import pytest
+import torch
 from conftest import TINY, Terminal
 
-from support import terminal
+from model import GPT, GPTConfig
+from support import printable, terminal
 
 DASHES = '\n---------------\n'
 
@@ -43,6 +45,70 @@ def test_a_terminal_shows_one_sample_grow(trained):
     text = trained.run(*args).removesuffix(DASHES)
     shown = '\n'.join(seen.lines)
     assert shown[shown.index('Meu caro'):].split() == [*text.split(), '---------------']   # and no word is broken
+
+
+COMMANDS = ['\x1b', ']', '0', ';', '\x07', '\r', '\x9b', '\u202e', '\x08', '\xad', '\u200b', '[', 'J', '\ue000', '\x7f']
+
+
+@pytest.fixture(scope='module')
+def hostile(tmp_path_factory):
+    """The folder of a model whose vocabulary has what a terminal takes for commands, and which writes little else."""
+    folder = tmp_path_factory.mktemp('hostile')
+    itos = ['\n', 'a', ' ', *COMMANDS]
+    config = dict(block_size=32, vocab_size=len(itos), n_layer=1, n_head=1, n_embd=4)
+    weights = GPT(GPTConfig(**config)).state_dict()
+    torch.save({'model': weights, 'model_args': config, 'tokenizer': {'kind': 'char', 'itos': itos}},
+               folder / 'ckpt.pt')
+    return folder
+
+
+@pytest.mark.parametrize('args', [['--num_samples=2'], ['--num_samples=1', '--stream'],
+                                  ['--num_samples=3', '--stream']])
+def test_a_text_gives_a_terminal_no_commands(trained, hostile, args):
+    """But those of bold type, of growing lines, and of the terminal itself: \r."""
+    seen = Terminal(trained, 'sample.py', f'--out_dir={hostile}', '--start=\x1b]0;a\x07', '--max_new_tokens=200', *args)
+    shown = re.sub(r'\x1b\[(1m|0m|A)', '', seen.bytes.decode())
+    assert set(shown) - set('\r\n\t') and all(c.isprintable() or c in '\r\n\t' for c in shown)
+    if '3' not in args[0]:
+        assert '\r' not in shown.replace('\r\n', '')
+    assert '\ufffd]0;a\ufffd' in shown
+
+
+def test_a_pipe_has_the_text_as_it_is(trained, hostile):
+    text = trained.run('sample.py', f'--out_dir={hostile}', '--start=\x1b]0;a\x07', '--max_new_tokens=300',
+                       '--num_samples=1')
+    assert text.startswith('\x1b]0;a\x07') and set(COMMANDS) <= set(text)
+
+
+def test_names_of_files_give_a_terminal_no_commands(trained, tmp_path):
+    name = tmp_path / 'carta\x1b]0;title\x07\x1b[2J.txt'
+    name.write_text('Meu caro amigo,\n' * 400, encoding='utf-8')
+    seen = Terminal(trained, 'data/shakespeare_char/prepare.py', name)
+    assert b'\x1b' not in seen.bytes and b'\x07' not in seen.bytes
+    assert 'carta\ufffd]0;title\ufffd\ufffd[2J.txt' in ''.join(seen.lines)
+
+
+@pytest.mark.parametrize('text, shown', [
+    ('Olá, 漢字 😀\n\tfim', 'Olá, 漢字 😀\n\tfim'),
+    ('a\x1b[2Jb', 'a\ufffd[2Jb'),
+    ('a\rb\x00\x7f\x9b', 'a\ufffdb\ufffd\ufffd\ufffd'),
+    ('um\xa0dia\u2009só', 'um dia só'),        # spaces
+    ('so\xadbre\u200b\u202e', 'sobre'),        # without width
+    ('\u2028\ud800\ue000', '\ufffd\ufffd\ufffd'),
+])
+def test_printable(text, shown):
+    assert printable.printable(text) == shown
+
+
+def test_a_screen_lets_bars_and_nothing_else_through():
+    stream = io.StringIO()
+    screen = printable.Screen(stream, has_bars=True)
+    assert screen.write('\r 50%\x1b[A\x1b[32mgreen\x1b[0m\n') == 23
+    print('a\x1b]0;title\x07\x1b[2J', file=screen)
+    assert stream.getvalue() == '\r 50%\x1b[A\x1b[32mgreen\x1b[0m\na\ufffd]0;title\ufffd\ufffd[2J\n'
+    plain = printable.Screen(io.StringIO())
+    plain.writelines(['\r\x1b[A', '\x1b[32m'])
+    assert plain.getvalue() == '\ufffd\ufffd[A\ufffd[32m' and printable.raw(plain) is plain.stream
 
 
 class Screen(io.StringIO):
@@ -108,3 +174,11 @@ def test_prompt_from_a_pipe(monkeypatch, piped):
     """As Linux's echo, Windows's, and an editor's file put it there."""
     monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(piped.encode())))
     assert terminal.read_prompt('-') == 'Meu caro\namigo'
+
+
+def test_prompt_file_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv('USERPROFILE', str(tmp_path))   # Windows
+    (tmp_path / 'carta.txt').write_text('Meu caro', encoding='utf-8')
+    assert terminal.read_prompt('FILE:~/carta.txt') == 'Meu caro'
+    assert terminal.read_prompt('~/carta.txt') == '~/carta.txt'   # a prompt is no path

@@ -18,26 +18,29 @@ matmul's.
 """
 # ruff: noqa: F821   the names from train.py are exec'd, which a linter cannot see
 
+import os
+import sys
+
+_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repository
+sys.path.insert(0, _root)
+import support.interrupt   # noqa: F401   first: from here on Ctrl-C ends the script without a traceback
+
 import importlib.util
 import io
 import json
 import math
-import os
 import statistics
 import subprocess
-import sys
 import time
 from contextlib import redirect_stdout
 
 import torch
 
-_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repository
-sys.path.insert(0, _root)
-from model import GPT, GPTConfig   # noqa: E402
-from support import devices   # noqa: E402
-from support.errors import catch_crashes, fail   # noqa: E402
-from support.settings import check_at_least, check_settings   # noqa: E402
-from support.tokenizer import load_meta   # noqa: E402
+from model import GPT, GPTConfig
+from support import devices
+from support.errors import catch_crashes, fail
+from support.settings import check_at_least, check_settings
+from support.tokenizer import load_meta
 
 catch_crashes()
 
@@ -55,8 +58,8 @@ measure = ''            # 'ours' or 'nanogpt': measure that one and print JSON; 
 if not any(arg.endswith('.py') or arg in ('--help', '-h') for arg in sys.argv[1:]):
     sys.argv.insert(1, os.path.join(_root, 'config', 'train_eca_char.py'))
 exec(open(os.path.join(_root, 'configurator.py'), encoding='utf-8').read())
-check_settings(globals())
 check_at_least(1, globals(), 'rounds', 'repeats', 'num_samples', 'max_new_tokens')
+check_settings(globals())
 # -----------------------------------------------------------------------------
 
 # device: the settings 'auto' become what is best on this machine

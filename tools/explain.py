@@ -9,23 +9,26 @@ The model goes on with the text that it is given. Of each position the page show
 the token surprised it, and where each head looks. It is one file and needs no network: it can be sent to anybody.
 """
 
-import base64
-import json
-import math
 import os
 import sys
 
-import torch
-
 _root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repository
 sys.path.insert(0, _root)
-from support.checkpoints import load_model   # noqa: E402
-from support.devices import pick_device   # noqa: E402
-from support.errors import catch_crashes, fail   # noqa: E402
-from support.files import write_whole   # noqa: E402
-from support.settings import check_at_least   # noqa: E402
-from support.terminal import read_prompt   # noqa: E402
-from support.tokenizer import get_codec   # noqa: E402
+import support.interrupt   # noqa: F401   first: from here on Ctrl-C ends the script without a traceback
+
+import base64
+import json
+import math
+
+import torch
+
+from support.checkpoints import load_model
+from support.devices import pick_device
+from support.errors import catch_crashes, fail
+from support.files import write_whole
+from support.settings import check_explain_settings, check_output
+from support.terminal import read_prompt
+from support.tokenizer import get_codec
 
 catch_crashes()
 
@@ -46,8 +49,9 @@ exec(open(os.path.join(_root, 'configurator.py'), encoding='utf-8').read())
 # -----------------------------------------------------------------------------
 
 device = pick_device(device)
-check_at_least(0, globals(), 'max_new_tokens', 'temperature', 'top_k')
-check_at_least(1, globals(), 'top')
+check_explain_settings(globals())
+if to == '':
+    to = os.path.join(out_dir if init_from == 'resume' else '', 'explain.html')
 
 # model and tokenizer
 model, tokenizer = load_model(init_from, out_dir)
@@ -56,6 +60,7 @@ model.eval().to(device)
 c = model.config
 if top > c.vocab_size:
     fail(f'top = {top} is invalid: the model knows {c.vocab_size} tokens')
+check_output('to', to)   # before the model writes
 
 # the prompt
 prompt = encode(read_prompt(start))
@@ -157,7 +162,5 @@ data = {
 with open(os.path.join(_root, 'assets', 'explain.html'), encoding='utf-8') as f:
     template = f.read()
 page = template.replace('{{data}}', json.dumps(data).replace('<', '\\u003c'))   # no </script> can end it early
-if to == '':
-    to = os.path.join(out_dir if init_from == 'resume' else '', 'explain.html')
 write_whole(to, lambda f: f.write(page.encode()))
 print(f'wrote {to}: {T} tokens, {len(page) / 1e6:.1f} MB')

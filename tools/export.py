@@ -17,10 +17,14 @@ import sys
 
 _root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repository
 sys.path.insert(0, _root)
-from support.checkpoints import checkpoint_tokenizer, load_checkpoint, save_checkpoint   # noqa: E402
-from support.errors import catch_crashes, fail, first_line   # noqa: E402
-from support.files import making_folder   # noqa: E402
-from support.tokenizer import GPT2_SPLIT, gpt2_tokens, word_gap   # noqa: E402
+import support.interrupt   # noqa: F401   first: from here on Ctrl-C ends the script without a traceback
+
+import torch
+
+from support.checkpoints import checkpoint_tokenizer, load_checkpoint, save_checkpoint
+from support.errors import catch_crashes, fail, first_line
+from support.files import making_folder
+from support.tokenizer import GPT2_SPLIT, gpt2_tokens, word_gap
 
 catch_crashes()
 
@@ -45,7 +49,12 @@ if to.endswith('.pt'):
         os.makedirs(os.path.dirname(to) or '.', exist_ok=True)
     except OSError as e:
         fail(f'to = {to} could not be written: {e.strerror}')
-    alone = {'model': model.half().state_dict(), 'tokenizer': tokenizer}
+    largest = max(weight.abs().max().item() for weight in model.parameters())
+    if largest <= 65504:   # where float16 ends
+        model.half()
+    else:
+        print(f'in float32, since float16 ends at 65504, and a weight is {largest:.6g}')
+    alone = {'model': model.state_dict(), 'tokenizer': tokenizer}
     for key in ('model_args', 'best_val_loss', 'config'):
         if key in checkpoint:
             alone[key] = checkpoint[key]
@@ -64,6 +73,8 @@ try:
     from transformers.convert_slow_tokenizer import TikTokenConverter
 except ImportError:
     fail('it needs the package transformers: pip install transformers')
+except Exception as e:   # with python -OO it misses its docstrings
+    fail(f'transformers does not load: {first_line(e)}')
 disable_progress_bar()   # it takes a second
 
 # tokenizer: a fast one, which knows nothing but tokenizer.json
@@ -85,9 +96,27 @@ elif tokenizer['kind'] == 'gpt2':
     fast = converter.converted()
 else:
     fast = Tokenizer.from_str(tokenizer['json'])
+
+
+def least_likely():
+    """The id of the token that the model writes least, by a text of its own."""
+    torch.manual_seed(0)
+    idx = model.eval().generate(torch.zeros(1, 1, dtype=torch.long), c.block_size)[:, -c.block_size:]
+    with torch.no_grad():
+        logits, _ = model(idx, idx)   # with targets, whatever they are, there are logits of all positions
+    return logits[0, :, :fast.get_vocab_size()].softmax(dim=-1).mean(dim=0).argmin().item()
+
+
+# padding: fills the shorter texts of a batch, on the left, where nobody sees it
+pad = end
+if end is None:   # it must be a token of the text, and transformers shows none of those: one that will not be missed
+    pad = fast.id_to_token(least_likely())
+    print(f'no token ends a text: writing goes on to max_length; batches are padded with {pad!r}, which transformers '
+          'will not write')
 hf_tokenizer = PreTrainedTokenizerFast(
-    tokenizer_object=fast, bos_token=end, eos_token=end, model_max_length=c.block_size,
-    clean_up_tokenization_spaces=False, model_input_names=['input_ids', 'attention_mask'])
+    tokenizer_object=fast, bos_token=end, eos_token=end, pad_token=pad, padding_side='left',
+    split_special_tokens=end is None, model_max_length=c.block_size, clean_up_tokenization_spaces=False,
+    model_input_names=['input_ids', 'attention_mask'])
 
 # model: a GPT-2 of this shape; padding of the vocabulary is cut off
 end_id = hf_tokenizer.eos_token_id
@@ -95,8 +124,10 @@ dropout = checkpoint['model_args']['dropout']
 hf_model = GPT2LMHeadModel(GPT2Config(
     vocab_size=min(c.vocab_size, len(hf_tokenizer)), n_positions=c.block_size, n_layer=c.n_layer, n_head=c.n_head,
     n_embd=c.n_embd, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
-    bos_token_id=end_id, eos_token_id=end_id, pad_token_id=end_id))
+    bos_token_id=end_id, eos_token_id=end_id, pad_token_id=hf_tokenizer.pad_token_id))
 hf_model.generation_config.max_length = c.block_size   # pipelines would go on beyond the last position
+if end is None:
+    hf_model.generation_config.suppress_tokens = [hf_tokenizer.pad_token_id]
 
 # weights: the names are the same
 ours = model.state_dict()

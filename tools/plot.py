@@ -7,19 +7,22 @@ also while it trains.
     python tools/plot.py out-eca-char --to=curves.svg   # .svg, .pdf or .png
 """
 
-import argparse
-import csv
 import os
 import sys
+
+_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repository
+sys.path.insert(0, _root)
+import support.interrupt   # noqa: F401   first: from here on Ctrl-C ends the script without a traceback
+
+import argparse
+import csv
 from dataclasses import dataclass
 
 import numpy as np
 
-_root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repository
-sys.path.insert(0, _root)
-from support.errors import catch_crashes, fail   # noqa: E402
-from support.files import replacing   # noqa: E402
-from support.report import COLUMNS, LOSSES   # noqa: E402
+from support.errors import catch_crashes, fail, script_doc
+from support.files import replacing
+from support.report import COLUMNS, LOSSES
 
 catch_crashes()
 
@@ -30,9 +33,11 @@ GRAY = '#6B747D'
 
 # the command line; read before matplotlib loads, so that --help does without it
 parser = argparse.ArgumentParser(prog='plot.py', usage='python tools/plot.py OUT_DIR... [--to=FILE.png]',
-                                 description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument('out_dirs', nargs='+', metavar='OUT_DIR', help='a folder that train.py wrote')
-parser.add_argument('--to', metavar='FILE.png', help='the picture; else loss.png in the first folder')
+                                 description=script_doc(), formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument('out_dirs', nargs='+', metavar='OUT_DIR', type=os.path.expanduser,
+                    help='a folder that train.py wrote')
+parser.add_argument('--to', metavar='FILE.png', type=os.path.expanduser,
+                    help='the picture; else loss.png in the first folder')
 parser.error = lambda message: fail(f'{message}; see python tools/plot.py --help')
 args = parser.parse_args()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, for support/
+import support.interrupt   # noqa: E402, F401   first: from here on Ctrl-C ends the script without a traceback
 from support.dataset import begin, command_line, write_char_dataset   # noqa: E402
 from support.errors import fail   # noqa: E402
 from support.texts import read_text   # noqa: E402

@@ -16,6 +16,7 @@ import sys
 here = os.path.dirname(os.path.abspath(__file__))
 data = os.path.dirname(here)
 sys.path.insert(0, os.path.dirname(data))                        # the repository, for support/
+import support.interrupt   # noqa: E402, F401   first: from here on Ctrl-C ends the script without a traceback
 sys.path.insert(0, os.path.join(data, 'ecadequeiuroz_char'))     # for its prepare.py, which finds the text
 from prepare import find_text   # noqa: E402
 from support.dataset import TOKENIZER, begin, command_line, write_token_dataset   # noqa: E402

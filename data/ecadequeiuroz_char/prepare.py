@@ -17,6 +17,7 @@ import zipfile
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, for support/
+import support.interrupt   # noqa: E402, F401   first: from here on Ctrl-C ends the script without a traceback
 from support.dataset import MIN_CHARS, begin, command_line, write_char_dataset, write_files   # noqa: E402
 from support.texts import check_download, download, read_text   # noqa: E402
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, for support/
+import support.interrupt   # noqa: E402, F401   first: from here on Ctrl-C ends the script without a traceback
 from support.dataset import (SAMPLE_CHARS, TOKENIZER, Encoder, begin, check_split, command_line,   # noqa: E402
                              split_text, write_token_files)
 from support.errors import fail, first_line   # noqa: E402

@@ -11,6 +11,7 @@ import sys
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, for support/
+import support.interrupt   # noqa: E402, F401   first: from here on Ctrl-C ends the script without a traceback
 from support.dataset import begin, command_line, find_text, write_char_dataset   # noqa: E402
 
 URL = 'https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt'
