@@ -4,11 +4,13 @@ One line instead of a traceback: a user's mistake, Ctrl-C, memory or a disk that
 A line says what is wrong, with which value, and how to fix it. It goes to stderr, and the exit status is 1.
 """
 
+import atexit
 import errno
 import math
 import os
 import sys
 import time
+from contextlib import suppress
 
 
 def fail(message):
@@ -38,9 +40,54 @@ def check_finite(value, name, iter_num):
 def catch_crashes():
     """Install explain_crash as sys.excepthook, and print characters that the console lacks as their codes."""
     sys.excepthook = explain_crash
+    open_closed_streams()
+    atexit.register(flush_output)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):   # a notebook's has not
             stream.reconfigure(errors='backslashreplace')
+
+
+def open_closed_streams():
+    """Give a script whose standard streams were closed when it started (>&-) some that lead nowhere: it works on in
+    silence, and no file that it opens gets the number of a stream, into which others would print."""
+    fd = os.open(os.devnull, os.O_RDWR)   # the lowest number that is free
+    while fd <= 2:
+        fd = os.open(os.devnull, os.O_RDWR)
+    os.close(fd)
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding='utf-8')
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, 'w', encoding='utf-8')
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, 'w', encoding='utf-8')
+
+
+def flush_output():
+    """At the end, write what is still to be printed. If nobody takes it: one line, unless it is a pipe that was
+    closed, and status 1. (Python itself would print two lines, of an exception that is ignored.)"""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as e:   # ValueError: it was closed
+        if isinstance(e, OSError) and not isinstance(e, BrokenPipeError):
+            say(f'the output could not be written: {e.strerror}')
+        lead_nowhere(sys.stdout)
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(1)
+
+
+def lead_nowhere(stream):
+    """From here on, what is printed to a stream that is broken goes nowhere, and nothing fails."""
+    with suppress(OSError, ValueError):   # what is no file has no number
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def say(message):
+    """One line on stderr, if somebody takes it."""
+    with suppress(OSError, ValueError):
+        print(f'{script_name()}: {message}', file=sys.stderr, flush=True)
 
 
 def explain_crash(kind, e, trace):

@@ -22,7 +22,7 @@ sys.path.insert(0, _root)
 from support.checkpoints import load_model   # noqa: E402
 from support.devices import pick_device   # noqa: E402
 from support.errors import catch_crashes, fail   # noqa: E402
-from support.files import write_whole   # noqa: E402
+from support.files import check_output, write_whole   # noqa: E402
 from support.settings import check_at_least   # noqa: E402
 from support.terminal import read_prompt   # noqa: E402
 from support.tokenizer import get_codec   # noqa: E402
@@ -48,6 +48,9 @@ exec(open(os.path.join(_root, 'configurator.py'), encoding='utf-8').read())
 device = pick_device(device)
 check_at_least(0, globals(), 'max_new_tokens', 'temperature', 'top_k')
 check_at_least(1, globals(), 'top')
+if to == '':
+    to = os.path.join(out_dir if init_from == 'resume' else '', 'explain.html')
+check_output(to, begins=b'<!DOCTYPE html>\n<!-- explain.py ')   # exits if another kind of file is there
 
 # model and tokenizer
 model, tokenizer = load_model(init_from, out_dir)
@@ -157,7 +160,5 @@ data = {
 with open(os.path.join(_root, 'assets', 'explain.html'), encoding='utf-8') as f:
     template = f.read()
 page = template.replace('{{data}}', json.dumps(data).replace('<', '\\u003c'))   # no </script> can end it early
-if to == '':
-    to = os.path.join(out_dir if init_from == 'resume' else '', 'explain.html')
 write_whole(to, lambda f: f.write(page.encode()))
 print(f'wrote {to}: {T} tokens, {len(page) / 1e6:.1f} MB')

@@ -18,7 +18,7 @@ import numpy as np
 _root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repository
 sys.path.insert(0, _root)
 from support.errors import catch_crashes, fail   # noqa: E402
-from support.files import replacing   # noqa: E402
+from support.files import check_output, replacing   # noqa: E402
 from support.report import COLUMNS, LOSSES   # noqa: E402
 
 catch_crashes()
@@ -360,6 +360,9 @@ for notes in notes_of_sides:
 
 to = args.to or os.path.join(folders[0], 'loss.png')
 file_format = os.path.splitext(to)[1].lstrip('.') or 'png'
+svg = b'<?xml version="1.0" encoding="utf-8" standalone="no"?>\n<!DOCTYPE svg'   # as matplotlib writes it
+beginnings = {'png': b'\x89PNG\r\n\x1a\n', 'pdf': b'%PDF-', 'svg': svg}
+check_output(to, beginnings.get(file_format, b'a new file only'))   # exits if another kind of file is there
 try:
     with replacing(to) as f:
         fig.savefig(f, format=file_format)
