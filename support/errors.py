@@ -38,13 +38,15 @@ def check_finite(value, name, iter_num):
 
 
 def catch_crashes():
-    """Install explain_crash as sys.excepthook, and print characters that the console lacks as their codes."""
+    """Install explain_crash as sys.excepthook; print each line at once, and characters that the console lacks as
+    their codes."""
     sys.excepthook = explain_crash
     open_closed_streams()
     atexit.register(flush_output)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):   # a notebook's has not
-            stream.reconfigure(errors='backslashreplace')
+            # by lines: of output that is full, Python itself says nothing if more than a buffer is left at the end
+            stream.reconfigure(errors='backslashreplace', line_buffering=True)
 
 
 def open_closed_streams():
@@ -94,9 +96,13 @@ def explain_crash(kind, e, trace):
     """A sys.excepthook: one line for what is no bug (for Ctrl-C none), a traceback for anything else."""
     if kind is KeyboardInterrupt:
         return
-    if kind is BrokenPipeError:   # whoever read the output has read enough; Python's own flush at exit must not fail
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    elif is_out_of_memory(e):
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):   # it is the output that is full, or closed: at the end nobody says so again
+        lead_nowhere(sys.stdout)
+    if kind is BrokenPipeError:   # whoever read the output has read enough
+        return
+    if is_out_of_memory(e):
         print(f'{script_name()}: memory ran out{memory_advice()}', file=sys.stderr)
     elif is_disk_full(e):
         print(f'{script_name()}: the disk is full ({e.strerror}); what was saved before is unharmed', file=sys.stderr)

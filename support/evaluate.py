@@ -9,9 +9,9 @@ import numpy as np
 
 
 def sweep(file, batch_size, block_size, rank=0, world_size=1):
-    """All of a .bin file, given by its path or open, once: yields batches (x, y), arrays (B, T) of token ids. Their windows follow each other, so
-    every token but the first is a target once. The last batch has fewer windows, and y is -1 beyond the end of the
-    text. Of several processes each gets its share of the batches."""
+    """All of a .bin file, given by its path or open, once: yields batches (x, y), arrays (B, T) of token ids.
+    Their windows follow each other, so every token but the first is a target once. The last batch has fewer
+    windows, and y is -1 beyond the end of the text. Of several processes each gets its share of the batches."""
     n_ids = len(np.memmap(file, dtype=np.uint16, mode='r'))
     n_windows = math.ceil((n_ids - 1) / block_size)
     n_batches = math.ceil(n_windows / batch_size)

@@ -1,8 +1,9 @@
 """
 Files that are whole or not there, and folders that one process has for itself.
 
-Whatever a script writes goes to a temporary file beside its place, a half, which takes the name when it is on the disk.
-Only regular files are ever replaced. A process that writes a half has it locked, so halves of killed ones are known.
+Whatever a script writes goes to a temporary file beside its place, a half, which takes the name when it is on the
+disk. Only regular files are ever replaced. A process that writes a half has it locked, so halves that killed ones have
+left are known.
 """
 
 import errno

@@ -53,13 +53,11 @@ class GuardedStream:
         self.flush()   # what was printed before
 
     def write(self, text):
-        """Write a text, and each whole line at once, so that a break is seen at once, too."""
+        """Write a text."""
         if self.is_broken:
             return
         try:
-            self.stream.write(text)
-            if '\n' in text:
-                self.stream.flush()
+            self.stream.write(text)   # each line at once: catch_crashes has seen to it
         except (OSError, ValueError) as e:   # ValueError: it was closed in this process
             self.give_up(e)
 
