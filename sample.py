@@ -15,7 +15,7 @@ import torch
 
 from support import checkpoints, devices, terminal
 from support.errors import catch_crashes, fail
-from support.files import write_whole
+from support.files import check_own_kind, write_whole
 from support.settings import check_sample_settings
 from support.tokenizer import get_codec
 
@@ -43,6 +43,8 @@ compile = 'false'       # torch.compile pays only for very long samples
 # configurator.py overrides these settings from the command line: --name=value
 exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='utf-8').read())
 check_sample_settings(globals())
+if out:
+    check_own_kind(out, ends=f'\n{terminal.DASHES}\n'.encode())   # exits unless it is a new file, or one of samples
 # -----------------------------------------------------------------------------
 
 # device: the settings 'auto' become what is best on this machine

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from model import GPT, GPTConfig
 from support import checkpoints, devices, evaluate, processes, report, signals
-from support.dataset import check_ids, check_vocabulary, find_dataset
+from support.dataset import OpenSplits, check_ids, check_prepared, check_vocabulary, find_dataset
 from support.errors import catch_crashes, check_finite, fail
 from support.settings import check_settings
 from support.tokenizer import cached_decoder, load_tokenizer
@@ -112,6 +112,9 @@ if is_master:
 
 # data: train.bin and val.bin, each one long sequence of token ids (uint16), and the tokenizer that made them, a dict
 data_dir = find_dataset(dataset, block_size)
+if is_master:
+    check_prepared(data_dir)   # exits if its files are of two preparations
+data_files = OpenSplits(data_dir)   # open: a prepare.py that runs during the training does not change what it reads
 data_tokenizer, data_vocab_size = load_tokenizer(data_dir)
 
 
@@ -128,13 +131,19 @@ def to_device(ids):
 def get_batch(split, number):
     """Batch `number` of a split: x and y, each (B, T); y has, for each token in x, the one that comes next.
     It depends on nothing but the settings and its number, so a resumed run sees the same data."""
-    # opened anew each time: a memmap that stays open keeps every page it has read in this process's memory
-    data = np.memmap(os.path.join(data_dir, f'{split}.bin'), dtype=np.uint16, mode='r')
+    # mapped anew each time: a memmap that stays keeps every page it has read in this process's memory
+    data = np.memmap(data_files[split], dtype=np.uint16, mode='r')
     rng = np.random.default_rng((seed, split == 'val', number))   # a random stream of its own for each split and number
     starts = rng.integers(len(data) - block_size, size=batch_size)
     windows = to_device(data[starts[:, None] + np.arange(block_size + 1)])   # (B, T + 1)
     return windows[:, :-1], windows[:, 1:]
 
+
+# a run to resume is read when no other training is in out_dir, which might still save: locked by rank 0, then read
+if is_master and init_from == 'resume' and not eval_only:
+    checkpoints.claim_old_run(out_dir)
+if is_ddp:
+    processes.start(backend)   # the ranks meet, for torch.distributed
 
 # model: from scratch, from the run in out_dir, or somebody's GPT-2; each with the tokenizer that it was trained with
 if init_from == 'scratch':
@@ -155,10 +164,6 @@ else:
 vocab_size = model.config.vocab_size
 check_vocabulary(data_dir, data_tokenizer, data_vocab_size, model_tokenizer, vocab_size)   # exits if they differ
 model.to(device)
-
-# the ranks meet, for torch.distributed: not earlier, so that no rank waits for one that has failed above
-if is_ddp:
-    processes.start(backend)
 
 # optimizers: AdamW; or Muon for the matrices in the blocks, and AdamW for the rest
 muon = None
@@ -220,8 +225,7 @@ def eval_batches(split):
         for number in range(rank, eval_iters, world_size):
             yield get_batch(split, first + number)
     else:
-        path = os.path.join(data_dir, f'{split}.bin')
-        for x, y in evaluate.sweep(path, batch_size, block_size, rank, world_size):
+        for x, y in evaluate.sweep(data_files[split], batch_size, block_size, rank, world_size):
             yield to_device(x), to_device(y)
 
 
@@ -295,7 +299,7 @@ def save(is_best):
         }
         if is_best:
             tqdm.write(f'saving checkpoint to {out_dir}')
-        checkpoints.save_run(checkpoint, out_dir, is_best, old_checkpoints)
+        checkpoints.save_run(checkpoint, out_dir, is_best, log.set_old_aside)
 
 
 def run_s():
@@ -305,28 +309,29 @@ def run_s():
 
 # out_dir, the log and the progress bar; eval_only leaves out_dir alone
 wandb = None
-old_checkpoints = []   # names of files in out_dir from another run, which this one will replace
+old_files = []   # names of files in out_dir from another run, which stay until this one has something to save
 if is_master and wandb_log:
     wandb = report.start_wandb(config)   # first: where it does not start, nothing has been touched
-if is_master and not eval_only:
+if is_master and init_from != 'resume' and not eval_only:
     checkpoints.claim_out_dir(out_dir)
-    if init_from != 'resume':
-        old_checkpoints = checkpoints.find_old_checkpoints(out_dir)
+    old_files = checkpoints.find_old_files(out_dir)
 if is_master:
-    log = report.start_log(config, iter_num, old_checkpoints, wandb)   # log(line, **numbers): prints and keeps them
+    log = report.RunLog(config, iter_num, old_files, wandb)   # log(line, **numbers) prints and keeps them
+
+# Ctrl-C and other signals do not interrupt training: their numbers are put into this list, and the loop looks there;
+# output that nobody takes any longer counts as one
+caught = [] if eval_only else signals.catch_signals()
 bar = tqdm(total=max_iters, initial=iter_num, unit='it', dynamic_ncols=True,
            disable=None if is_master else True)   # None: shown on a terminal only
-
-# Ctrl-C and other signals do not interrupt training: their numbers are put into this list, and the loop looks there
-caught = [] if eval_only else signals.catch_signals()
 
 # the training loop: stop, evaluate and save, forward and backward, step, log
 started = time.perf_counter() - elapsed_s   # when the run would have begun, had it never stopped
 t0 = time.perf_counter()
 iters_timed = 0   # iterations since t0
 while True:
-    # stop, if any rank has caught a signal
-    is_stopping = processes.is_any(bool(caught), device)
+    # stop, if any rank has caught a signal, or its data set is no longer the one that it reads
+    has_to_stop = bool(caught) or data_files.changed() is not None
+    is_stopping = not eval_only and processes.is_any(has_to_stop, device)
     if is_stopping:
         save(is_best=False)
         break
@@ -425,4 +430,5 @@ elif is_master and not eval_only:
 if is_ddp:
     processes.end()
 if is_stopping:
+    data_files.check_unchanged()   # exits, and says so, if that was why
     sys.exit(signals.exit_status(caught))   # 128 + the number of the signal, as shells expect

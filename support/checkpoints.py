@@ -17,10 +17,12 @@ from support import processes
 from support.checks import check_checkpoint, check_tokenizer
 from support.dataset import DATA
 from support.errors import fail, first_line, is_out_of_memory
-from support.files import lock, remove_halves, set_aside, write_whole
+from support.files import check_regular, lock, remove_halves, write_whole
 from support.pretrained import WELL_KNOWN, check_pretrained, hub_id
 from support.torch_file import read_torch_file
 from support.tokenizer import fits, gpt2_tokens, hf_record, load_hf_tokenizer, load_tokenizer
+
+locks = []   # of folders, while this process lives
 
 
 # -----------------------------------------------------------------------------
@@ -30,7 +32,7 @@ def claim_out_dir(out_dir):
     """Make the folder of a run, lock it while this process lives, and remove temporary files of killed processes."""
     try:
         os.makedirs(out_dir, exist_ok=True)
-        lock(out_dir)
+        locks.append(lock(out_dir))
         remove_halves(out_dir, 'ckpt.pt', 'last.pt', 'log.csv')
     except BlockingIOError:
         fail(f'out_dir = {out_dir} is in use by another training; wait for it, or choose another with --out_dir=')
@@ -38,11 +40,21 @@ def claim_out_dir(out_dir):
         fail(f'out_dir = {out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
 
 
-def find_old_checkpoints(out_dir):
-    """The names of another training's checkpoints, which the training that begins in this folder will replace."""
-    names = [name for name in ('ckpt.pt', 'last.pt') if os.path.exists(os.path.join(out_dir, name))]
-    if names:
-        print(f'{out_dir} has {" and ".join(names)} of another training, which this one will replace')
+def claim_old_run(out_dir):
+    """As claim_out_dir, of a run to resume: before it is read, since another training may be saving there. Makes no
+    folder where there is none."""
+    if os.path.isdir(out_dir):
+        claim_out_dir(out_dir)
+
+
+def find_old_files(out_dir):
+    """The names of another training's files, which the training that begins in this folder sets aside when its own
+    first state is on the disk: until then they are that training's still, and it can be resumed."""
+    names = [name for name in ('ckpt.pt', 'last.pt', 'log.csv') if os.path.lexists(os.path.join(out_dir, name))]
+    checkpoints = [name for name in names if name.endswith('.pt')]
+    if checkpoints:
+        print(f'{out_dir} has {" and ".join(checkpoints)} of another training, which this one will replace, and keep '
+              'as .old')
     return names
 
 
@@ -54,21 +66,23 @@ def save_checkpoint(checkpoint, path):
     write_whole(path, lambda f: torch.save(checkpoint, f))
 
 
-def save_run(checkpoint, out_dir, is_best, old_checkpoints):
+def save_run(checkpoint, out_dir, is_best, set_old_aside):
     """Write the state of a training to out_dir, once, since a large one takes seconds: if is_best as ckpt.pt, to
-    sample and to resume from, else as last.pt, to resume from.
-
-    old_checkpoints, the list from find_old_checkpoints, is emptied: an evaluated state replaces the checkpoints of
-    another training; a stop before the first evaluation, which may be that of a mistaken start, sets them aside.
-    """
+    sample and to resume from, else as last.pt, to resume from. set_old_aside() is called when the state is on the
+    disk, before it takes a name."""
     last_path = os.path.join(out_dir, 'last.pt')
     best_path = os.path.join(out_dir, 'ckpt.pt')
+
+    def write(f):
+        torch.save(checkpoint, f)
+        f.flush()
+        os.fsync(f.fileno())   # a full disk shows here, and another training's files stay where they are
+        set_old_aside()
+
+    write_whole(last_path, write)
     try:
-        if not is_best:
-            set_aside(out_dir, old_checkpoints)
-        old_checkpoints.clear()
-        save_checkpoint(checkpoint, last_path)
         if is_best:   # after a kill at this point, the evaluation is repeated
+            check_regular(best_path)
             os.replace(last_path, best_path)
     except OSError as e:   # on Windows, while another program reads the file
         fail(f'{e.filename} could not be renamed ({e.strerror}); close what uses it, and add --init_from=resume')

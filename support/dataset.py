@@ -6,24 +6,28 @@ transformers.
 
 import argparse
 import hashlib
+import json
 import os
 import pickle
 import re
 import sys
+import time
 import unicodedata
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from support.errors import catch_crashes, fail, first_line, script_doc
-from support.files import replacing
+from support.files import check_regular, lock, replacing, unlock
 from support.texts import check_download, count_accents, download, read_text, warn_of_two_ways
 from support.tokenizer import GPT2_END, fits, gpt2_encoding, hf_record, load_hf_tokenizer
 
 DATA = Path(__file__).resolve().parent.parent / 'data'
+SET = ('train.bin', 'val.bin', 'meta.pkl')   # the files of a data set
+SIDECAR = 'dataset.json'                 # beside them: what they are, so that a mixture of two sets is found out
 MIN_CHARS = 5120   # val.bin gets a tenth of the text, and should hold at least two blocks of 256
 SAMPLE_CHARS = 20_000   # of a text, on which a tokenizer is tried
 MAX_TOKEN_CHARS = 64    # per token, on average; a tokenizer that is good for a text has between 1 and 10
@@ -44,7 +48,7 @@ def find_dataset(name, block_size):
 
 
 def count_tokens(data_dir, split, block_size):
-    """The number of tokens in train.bin or val.bin. Exits if there are too few."""
+    """The number of tokens in train.bin or val.bin. Exits if there are too few, or if it cannot be read."""
     path = os.path.join(data_dir, f'{split}.bin')
     if not os.path.exists(path):
         there = sorted(p.parent.name for p in DATA.glob('*/prepare.py'))
@@ -53,7 +57,12 @@ def count_tokens(data_dir, split, block_size):
         if name in there and os.path.abspath(data_dir) == str(DATA / name):
             advice = f'run python data/{name}/prepare.py first, or '
         fail(f'there is no {path}; {advice}choose a --dataset of: {" ".join(there)}')
-    n_bytes = os.path.getsize(path)
+    try:
+        check_regular(path)   # to open a pipe would wait for ever
+        with open(path, 'rb') as f:
+            n_bytes = os.fstat(f.fileno()).st_size
+    except OSError as e:
+        fail(f'{path} cannot be read: {e.strerror}')
     n_tokens = n_bytes // 2
     if n_bytes % 2:
         fail(f'{path} has an odd number of bytes, and tokens have two each; prepare it again')
@@ -61,6 +70,91 @@ def count_tokens(data_dir, split, block_size):
         fail(f'{path} has {n_tokens:,} tokens, block_size = {block_size} needs at least {block_size + 1:,}; take a '
              'longer text or a smaller block_size')
     return n_tokens
+
+
+class OpenSplits:
+    """train.bin and val.bin as they are now: open, so that whoever prepares the data anew, which gives their names to
+    other files, does not change what a training reads. changed() says that it has happened."""
+
+    def __init__(self, data_dir):
+        self.files = {}
+        self.marks = {}
+        for split in ('train', 'val'):
+            f = open(os.path.join(data_dir, f'{split}.bin'), 'rb')
+            self.files[split] = f
+            self.marks[split] = self.mark(f.fileno())
+
+    def __getitem__(self, split):
+        """The open file of 'train' or 'val'."""
+        return self.files[split]
+
+    @staticmethod
+    def mark(path):
+        """What tells a file, given by its name or number, from another: its inode and its size."""
+        status = os.stat(path)
+        return status.st_ino, status.st_size
+
+    def changed(self):
+        """The path of a file that is no longer the one that was opened; None if both are. Two looks at the disk."""
+        for split, f in self.files.items():
+            try:
+                if self.mark(f.name) != self.marks[split]:
+                    return f.name
+            except OSError:   # it is gone
+                return f.name
+        return None
+
+    def check_unchanged(self):
+        """Exit if a file has changed."""
+        path = self.changed()
+        if path is not None:
+            fail(f'{path} is another file than when this training began, which has stopped, and is saved; prepare '
+                 'the same text again to go on with it')
+
+
+def check_prepared(data_dir):
+    """Exit if the files of a data set do not belong together, as after a prepare.py that was killed between two of
+    them. What each should be stands in dataset.json; a folder without one, such as nanoGPT's, passes. However large
+    the files are, 16 MiB of each are read."""
+    path = os.path.join(data_dir, SIDECAR)
+    if not os.path.exists(path):
+        return
+    try:
+        check_regular(path)
+        with open(path, 'rb') as f:
+            recorded = json.loads(f.read(10_000))   # it has some hundred bytes
+        is_same = recorded == describe(data_dir)
+    except (ValueError, RecursionError):   # it is damaged
+        is_same = False
+    except OSError as e:
+        fail(f'{e.filename} cannot be read: {e.strerror}')
+    if not is_same:
+        fail(f'train.bin, val.bin and meta.pkl in {data_dir} were not written together; prepare the text again (or, if '
+             f'another program has written them, remove {SIDECAR} there)')
+
+
+def describe(data_dir):
+    """{name: its size in bytes and a hash of it, or None if it is not there} of the files of a data set. The hash is
+    of 32 pieces of 512 KiB, evenly spaced, which are all of a small file."""
+    found = {}
+    for name in SET:
+        path = os.path.join(data_dir, name)
+        found[name] = None
+        if os.path.exists(path):
+            check_regular(path)
+            size = os.path.getsize(path)
+            found[name] = {'bytes': size, 'sha256_of_pieces': hash_pieces(path, size)}
+    return found
+
+
+def hash_pieces(path, size, n=32, piece=1 << 19):
+    """The SHA-256, in hexadecimal, of n pieces of a file, the first and the last among them."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as f:
+        for i in range(n):
+            f.seek(max(0, size - piece) * i // (n - 1))
+            digest.update(f.read(piece))
+    return digest.hexdigest()
 
 
 def check_ids(ids, vocab_size, data_dir):
@@ -307,27 +401,68 @@ def split_text(text, size=1 << 20):
 # writing
 
 def write_token_files(folder, train, val, meta):
-    """Write train.bin, val.bin and meta.pkl; with meta = None, remove a meta.pkl that another tokenizer left."""
+    """Write train.bin, val.bin and meta.pkl; with meta = None, remove a meta.pkl that another tokenizer left.
+
+    They are one data set: a kill leaves the old one, or files that dataset.json, which check_prepared reads, shows to
+    be of two. For it is there, if need be of the old files, before the first of them changes, and is written last.
+    """
+    contents = {'train.bin': train, 'val.bin': val}
+    if meta:
+        contents['meta.pkl'] = pickle.dumps(meta)
     try:
-        write_files(folder, {'train.bin': train, 'val.bin': val, 'meta.pkl': pickle.dumps(meta) if meta else None})
+        with waiting_for_lock(folder):
+            with ExitStack() as stack:
+                fill_files(stack, folder, contents)
+                if not os.path.exists(os.path.join(folder, SIDECAR)):
+                    write_sidecar(folder)
+            if not meta and os.path.exists(os.path.join(folder, 'meta.pkl')):
+                os.remove(os.path.join(folder, 'meta.pkl'))
+            write_sidecar(folder)
     except OSError as e:
         fail(f'{folder} cannot be written to: {e.strerror}; its files are as they were')
 
 
+def write_sidecar(folder):
+    """Write dataset.json, which says what the other files of a data set are. Raises OSError."""
+    with replacing(os.path.join(folder, SIDECAR)) as f:
+        f.write(json.dumps(describe(folder), indent=1).encode() + b'\n')
+
+
+@contextmanager
+def waiting_for_lock(folder):
+    """A block in which this process alone writes a data set to folder; another one that does is waited for."""
+    held = None
+    is_waiting = False
+    while True:
+        try:
+            held = lock(folder)
+            break
+        except BlockingIOError:
+            if not is_waiting:
+                print(f'waiting for another prepare.py, which is writing to {folder}')
+            is_waiting = True
+            time.sleep(0.1)
+    try:
+        yield
+    finally:
+        unlock(held)
+
+
 def write_files(folder, contents):
-    """Write {name: bytes, an array, or an iterable of them} into folder; None removes a file. No file changes before
-    everything new is on the disk. Raises OSError."""
-    with ExitStack() as stack:   # at its end, each file takes its name
-        for name, content in contents.items():
-            if content is None:
-                continue
-            f = stack.enter_context(replacing(os.path.join(folder, name)))
-            parts = [content] if isinstance(content, (bytes, np.ndarray)) else content
-            for part in parts:
-                f.write(part)
-            f.flush()
-            os.fsync(f.fileno())   # a full disk shows here, before any file has changed
+    """Write {name: bytes, an array, or an iterable of them} into folder. No file changes before all are on the disk.
+    Raises OSError."""
+    with ExitStack() as stack:
+        fill_files(stack, folder, contents)
+
+
+def fill_files(stack, folder, contents):
+    """Write what write_files does; when the stack ends, the files take their names, in the order of contents."""
+    files = {}
+    for name in reversed(contents):   # the stack ends what came last first
+        files[name] = stack.enter_context(replacing(os.path.join(folder, name)))
     for name, content in contents.items():
-        path = os.path.join(folder, name)
-        if content is None and os.path.exists(path):
-            os.remove(path)
+        parts = [content] if isinstance(content, (bytes, np.ndarray)) else content
+        for part in parts:
+            files[name].write(part)
+        files[name].flush()
+        os.fsync(files[name].fileno())   # a full disk shows here, before any file has changed

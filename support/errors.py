@@ -5,6 +5,7 @@ A line says what is wrong, with which value, and how to fix it. It goes to stder
 """
 
 import ast
+import atexit
 import errno
 import math
 import os
@@ -49,15 +50,18 @@ def check_finite(value, name, iter_num):
 
 
 def catch_crashes():
-    """Install explain_crash as sys.excepthook. Print characters that the console lacks as their codes, and on a
-    terminal none that could be commands to it."""
+    """Install explain_crash as sys.excepthook; print each line at once, characters that the console lacks as their
+    codes, and on a terminal none that could be commands to it."""
     global is_interrupted
     is_interrupted = False
     sys.excepthook = explain_crash
     sys.unraisablehook = explain_unraisable
+    open_closed_streams()
+    atexit.register(flush_output)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):   # a notebook's has not
-            stream.reconfigure(errors='backslashreplace')
+            # by lines: of output that is full, Python itself says nothing if more than a buffer is left at the end
+            stream.reconfigure(errors='backslashreplace', line_buffering=True)
     sys.stdout = on_terminal(sys.stdout)
     sys.stderr = on_terminal(sys.stderr, has_bars=True)
     if signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, signal.default_int_handler):   # see interrupt.py
@@ -87,15 +91,62 @@ def end_interrupted():
     signal.raise_signal(signal.SIGINT)
 
 
+def open_closed_streams():
+    """Give a script whose standard streams were closed when it started (>&-) some that lead nowhere: it works on in
+    silence, and no file that it opens gets the number of a stream, into which others would print."""
+    fd = os.open(os.devnull, os.O_RDWR)   # the lowest number that is free
+    while fd <= 2:
+        fd = os.open(os.devnull, os.O_RDWR)
+    os.close(fd)
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding='utf-8')
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, 'w', encoding='utf-8')
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, 'w', encoding='utf-8')
+
+
+def flush_output():
+    """At the end, write what is still to be printed. If nobody takes it: one line, unless it is a pipe that was
+    closed, and status 1. (Python itself would print two lines, of an exception that is ignored.)"""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as e:   # ValueError: it was closed
+        if isinstance(e, OSError) and not isinstance(e, BrokenPipeError):
+            say(f'the output could not be written: {e.strerror}')
+        lead_nowhere(sys.stdout)
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(1)
+
+
+def lead_nowhere(stream):
+    """From here on, what is printed to a stream that is broken goes nowhere, and nothing fails."""
+    with suppress(OSError, ValueError):   # what is no file has no number
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def say(message):
+    """One line on stderr, if somebody takes it."""
+    with suppress(OSError, ValueError):
+        print(f'{script_name()}: {message}', file=sys.stderr, flush=True)
+
+
 def explain_crash(kind, e, trace):
     """A sys.excepthook: one line for what is no bug (for Ctrl-C none), a traceback for anything else."""
     if kind is KeyboardInterrupt:
         return
     if is_interrupted:
         end_interrupted()
-    if kind is BrokenPipeError:   # whoever read the output has read enough; Python's own flush at exit must not fail
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    elif is_out_of_memory(e):
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):   # it is the output that is full, or closed: at the end nobody says so again
+        lead_nowhere(sys.stdout)
+    if kind is BrokenPipeError:   # whoever read the output has read enough
+        return
+    if is_out_of_memory(e):
         print(f'{script_name()}: memory ran out{memory_advice()}', file=sys.stderr)
     elif is_disk_full(e):
         print(f'{script_name()}: the disk is full ({e.strerror}); what was saved before is unharmed', file=sys.stderr)

@@ -8,18 +8,18 @@ import os
 import numpy as np
 
 
-def sweep(path, batch_size, block_size, rank=0, world_size=1):
-    """All of a .bin file once: yields batches (x, y), arrays (B, T) of token ids. Their windows follow each other, so
-    every token but the first is a target once. The last batch has fewer windows, and y is -1 beyond the end of the
-    text. Of several processes each gets its share of the batches."""
-    n_ids = os.path.getsize(path) // 2
+def sweep(file, batch_size, block_size, rank=0, world_size=1):
+    """All of a .bin file, given by its path or open, once: yields batches (x, y), arrays (B, T) of token ids.
+    Their windows follow each other, so every token but the first is a target once. The last batch has fewer
+    windows, and y is -1 beyond the end of the text. Of several processes each gets its share of the batches."""
+    n_ids = len(np.memmap(file, dtype=np.uint16, mode='r'))
     n_windows = math.ceil((n_ids - 1) / block_size)
     n_batches = math.ceil(n_windows / batch_size)
     for number in range(rank, n_batches, world_size):
         first = number * batch_size
         starts = np.arange(first, min(first + batch_size, n_windows)) * block_size
         positions = starts[:, None] + np.arange(block_size + 1)   # (B, T + 1)
-        ids = np.memmap(path, dtype=np.uint16, mode='r')   # opened anew each time, as in train.py
+        ids = np.memmap(file, dtype=np.uint16, mode='r')   # mapped anew each time, as in train.py
         windows = ids[np.minimum(positions, n_ids - 1)].astype(np.int64)
         x = windows[:, :-1]
         y = np.where(positions[:, 1:] < n_ids, windows[:, 1:], -1)

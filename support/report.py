@@ -17,18 +17,25 @@ LOSSES = ['loss', 'train_loss', 'val_loss']   # of a batch; of an evaluation
 COLUMNS = ['iter', 'elapsed_s', 'lr', *LOSSES]
 
 
-def open_log(out_dir, iter_num=0):
+def open_log(out_dir, iter_num=0, name='log.csv'):
     """A csv.DictWriter that appends to out_dir/log.csv. Of a run that resumes at iter_num the rows before it are
     kept."""
-    path = os.path.join(out_dir, 'log.csv')
+    path = os.path.join(out_dir, name)
     header = ','.join(COLUMNS) + '\n'
     rows = []
-    if iter_num > 0 and os.path.exists(path):
+    if iter_num > 0 and os.path.isfile(path):
         with open(path, encoding='utf-8', errors='replace') as f:
             rows = [row for row in f if is_row_before(row, iter_num)]
     write_whole(path, lambda f: f.write((header + ''.join(rows)).encode()))
+    return append_to(path)
+
+
+def append_to(path):
+    """A csv.DictWriter that appends rows to a file, which is its .file."""
     f = open(path, 'a', encoding='utf-8', newline='', buffering=1)   # a row at a time
-    return csv.DictWriter(f, COLUMNS, lineterminator='\n')
+    writer = csv.DictWriter(f, COLUMNS, lineterminator='\n')
+    writer.file = f
+    return writer
 
 
 def is_row_before(row, iter_num):
@@ -38,27 +45,44 @@ def is_row_before(row, iter_num):
     return is_whole and int(fields[0]) < iter_num
 
 
-def start_log(config, iter_num, old_checkpoints, wandb):
-    """log(line, **row), which prints a line, and keeps its numbers as a row of log.csv and in wandb, a module or
-    None. With eval_only no file is written. If there are old_checkpoints, out_dir has the files of another training,
-    whose log.csv is set aside."""
-    rows = None
-    if not config['eval_only']:
-        try:
-            if old_checkpoints:
-                set_aside(config['out_dir'], ['log.csv'])
-            rows = open_log(config['out_dir'], iter_num)
-        except OSError as e:
-            fail(f"out_dir = {config['out_dir']} cannot be written to: {e.strerror}; choose another with --out_dir=")
+class RunLog:
+    """log(line, **row) prints a line, and keeps its numbers as a row of log.csv and in wandb, a module or None. With
+    eval_only no file is written.
 
-    def log(line, elapsed_s, **row):
+    old_files, the list from find_old_files, are those of another training in out_dir. While there are any, the rows
+    go to log.csv.new: two mistaken starts, killed or stopped, take nothing from the training that was there.
+    """
+
+    def __init__(self, config, iter_num, old_files, wandb):
+        self.out_dir = config['out_dir']
+        self.old_files = old_files
+        self.wandb = wandb
+        self.rows = None
+        if not config['eval_only']:
+            name = 'log.csv.new' if old_files else 'log.csv'
+            try:
+                self.rows = open_log(self.out_dir, iter_num, name)
+            except OSError as e:
+                fail(f'out_dir = {self.out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
+
+    def __call__(self, line, elapsed_s, **row):
         tqdm.write(line)   # print() would tear the progress bar
-        if rows is not None:
-            rows.writerow({**row, 'elapsed_s': round(elapsed_s, 1)})
-        if wandb is not None:
-            wandb.log({k.replace('_loss', '/loss'): v for k, v in row.items()})
+        if self.rows is not None:
+            self.rows.writerow({**row, 'elapsed_s': round(elapsed_s, 1)})
+        if self.wandb is not None:
+            self.wandb.log({k.replace('_loss', '/loss'): v for k, v in row.items()})
 
-    return log
+    def set_old_aside(self):
+        """Set another training's files aside, its log with its checkpoints; this log takes the name. Raises
+        OSError."""
+        if not self.old_files:
+            return
+        path = os.path.join(self.out_dir, 'log.csv')
+        self.rows.file.close()   # Windows renames no file that is open
+        set_aside(self.out_dir, self.old_files)
+        os.rename(f'{path}.new', path)
+        self.old_files.clear()
+        self.rows = append_to(path)
 
 
 def start_wandb(config):

@@ -101,11 +101,18 @@ def test_halves_are_removed_and_nothing_else(tmp_path):
 
 
 def test_set_aside(tmp_path, capsys):
+    """Together, to names that are free: nothing that was set aside before is overwritten."""
     (tmp_path / 'a.txt').write_bytes(b'newer')
+    (tmp_path / 'b.txt').write_bytes(b'newer, too')
     (tmp_path / 'a.txt.old').write_bytes(b'older')
+    set_aside(str(tmp_path), ['a.txt', 'b.txt', 'c.txt'])
+    assert capsys.readouterr().out == ''.join(
+        f'{tmp_path}/{name}, of another training, is now {tmp_path}/{name}.old2\n' for name in ('a.txt', 'b.txt'))
+    assert sorted(os.listdir(tmp_path)) == ['a.txt.old', 'a.txt.old2', 'b.txt.old2']
+    assert (tmp_path / 'a.txt.old').read_bytes() == b'older' and (tmp_path / 'a.txt.old2').read_bytes() == b'newer'
+    (tmp_path / 'b.txt').write_bytes(b'newest')
     set_aside(str(tmp_path), ['a.txt', 'b.txt'])
-    assert capsys.readouterr().out == f'{tmp_path}/a.txt, of another training, is now {tmp_path}/a.txt.old\n'
-    assert os.listdir(tmp_path) == ['a.txt.old'] and (tmp_path / 'a.txt.old').read_bytes() == b'newer'
+    assert capsys.readouterr().out == f'{tmp_path}/b.txt, of another training, is now {tmp_path}/b.txt.old\n'
 
 
 def test_lock(tmp_path):

@@ -178,11 +178,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(here, args, logs, said):
 
 
 def test_a_full_disk_leaves_the_old_picture(here, monkeypatch):
-    (here / write('out') / 'loss.png').write_text('old')
+    (here / write('out') / 'loss.png').write_bytes(b'\x89PNG\r\n\x1a\nold')
     monkeypatch.setattr('os.fsync', lambda f: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
     with pytest.raises(SystemExit, match='loss.png cannot be written: No space left on device'):
         draw('out')
-    assert (here / 'out/loss.png').read_text() == 'old' and len(os.listdir('out')) == 2
+    assert (here / 'out/loss.png').read_bytes() == b'\x89PNG\r\n\x1a\nold' and len(os.listdir('out')) == 2
 
 
 def test_matplotlib_missing_is_said_and_help_does_without_it(repository):

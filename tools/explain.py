@@ -25,7 +25,7 @@ import torch
 from support.checkpoints import load_model
 from support.devices import pick_device
 from support.errors import catch_crashes, fail
-from support.files import write_whole
+from support.files import check_own_kind, write_whole
 from support.settings import check_explain_settings, check_output
 from support.terminal import read_prompt
 from support.tokenizer import get_codec
@@ -52,6 +52,7 @@ device = pick_device(device)
 check_explain_settings(globals())
 if to == '':
     to = os.path.join(out_dir if init_from == 'resume' else '', 'explain.html')
+check_own_kind(to, begins=b'<!DOCTYPE html>\n<!-- explain.py ')   # exits if another kind of file is there
 
 # model and tokenizer
 model, tokenizer = load_model(init_from, out_dir)

@@ -67,7 +67,7 @@ if tokenizer['kind'] == 'ids':
     fail("the text of the model's tokens is not known, and a folder needs a tokenizer; export a file instead, "
          '--to=NAME.pt')
 try:
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
     from transformers.utils.logging import disable_progress_bar
     from transformers.convert_slow_tokenizer import TikTokenConverter
@@ -113,6 +113,7 @@ if end is None:   # it must be a token of the text, and transformers shows none 
     pad = fast.id_to_token(least_likely())
     print(f'no token ends a text: writing goes on to max_length; batches are padded with {pad!r}, which transformers '
           'will not write')
+    pad = AddedToken(pad, single_word=True, special=True)   # not where a longer word has it in it
 hf_tokenizer = PreTrainedTokenizerFast(
     tokenizer_object=fast, bos_token=end, eos_token=end, pad_token=pad, padding_side='left',
     split_special_tokens=end is None, model_max_length=c.block_size, clean_up_tokenization_spaces=False,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from support.errors import catch_crashes, fail, script_doc
-from support.files import replacing
+from support.files import check_own_kind, replacing
 from support.report import COLUMNS, LOSSES
 
 catch_crashes()
@@ -365,6 +365,9 @@ for notes in notes_of_sides:
 
 to = args.to or os.path.join(folders[0], 'loss.png')
 file_format = os.path.splitext(to)[1].lstrip('.') or 'png'
+svg = b'<?xml version="1.0" encoding="utf-8" standalone="no"?>\n<!DOCTYPE svg'   # as matplotlib writes it
+beginnings = {'png': b'\x89PNG\r\n\x1a\n', 'pdf': b'%PDF-', 'svg': svg}
+check_own_kind(to, beginnings.get(file_format, b'a new file only'))   # exits if another kind of file is there
 try:
     with replacing(to) as f:
         fig.savefig(f, format=file_format)

@@ -4,13 +4,10 @@ Turn OpenWebText, or your documents, into GPT-2's tokens: train.bin, val.bin.
     python data/openwebtext/prepare.py --num_proc=8     # 54 GB cached, 17 here
     python data/openwebtext/prepare.py documents/*.jsonl  # or .parquet, .txt
 
-A document is a row with a text in .jsonl and .parquet, a whole file in .txt.
-Each ends with <|endoftext|>. One in 2000 goes to val.bin, or, of a small
-corpus, as many as a block of 1024 tokens takes, but not over a quarter;
---val_share=0.05 sets another share. They are drawn at random; of .txt
-files they are the last. Of your own documents byte order marks and \\r are
-left out. Memory stays within bounds however large the corpus is: it passes
-through Hugging Face's cache on the disk, whose place HF_HOME sets.
+A document is a row in .jsonl and .parquet, a whole file in .txt. Each ends with
+<|endoftext|>. One in 2000 goes to val.bin, or as many as a block needs; they
+are drawn at random, of .txt files they are the last. However large the corpus
+is, memory stays small: it passes through Hugging Face's cache on the disk.
 """
 
 import itertools
@@ -188,7 +185,7 @@ if __name__ == '__main__':
     parser = command_line(__doc__, 'files', '.jsonl, .parquet or .txt files; without any, OpenWebText')
     parser.add_argument('--num_proc', type=int, default=max(1, (os.cpu_count() or 2) // 2),
                         help='processes that tokenize (default: half the cores)')
-    parser.add_argument('--val_share', type=float, help='share of the documents that goes to val.bin, as in 0.05')
+    parser.add_argument('--val_share', type=float, help='share of the documents for val.bin, as in 0.05')
     parser.add_argument('--tokenizer', **TOKENIZER)
     args = parser.parse_args()
     if args.val_share is not None and not 0 < args.val_share <= 0.5:
