@@ -22,6 +22,6 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     printable.py    what may reach a terminal
     interrupt.py    Ctrl-C while a script still imports
 
-report, evaluate, dataset, texts, tokenizer, pickles, terminal, settings, files, signals, errors, printable and
-interrupt do not import torch, so that the prepare.py scripts and tools/plot.py start at once.
+These do not need torch, so that the prepare.py scripts and tools/plot.py start at once:
+report, evaluate, dataset, texts, tokenizer, pickles, terminal, settings, files, signals, errors, printable, interrupt.
 """

@@ -21,6 +21,7 @@ def trained(tmp_path_factory):
     """A repository of our own, with data and a run in out, to spoil and to put in order again."""
     workspace = copy_repository(tmp_path_factory.mktemp('bad') / 'repository')
     workspace.run(f'{ECA}/prepare.py', f'{ECA}/amostra.txt')
+    (workspace / ECA / 'dataset.json').unlink()   # it would find out the changes before anybody reads the files
     workspace.run(*TRAIN, '--out_dir=out')
     return workspace
 
@@ -139,7 +140,7 @@ def test_log_that_is_a_folder(trained, tmp_path):
     shutil.copy(trained / 'out' / 'ckpt.pt', tmp_path)
     (tmp_path / 'log.csv').mkdir()
     said = trained.run(*RESUME, f'--out_dir={tmp_path}', fails=True)
-    assert f'out_dir = {tmp_path} cannot be written to' in said
+    assert f'{tmp_path}/log.csv could not be written (it is a folder, not a file)' in said
 
 
 @pytest.mark.parametrize('change', [dict(n_layer=1), dict(n_embd=16), dict(vocab_size=7), dict(n_head=5)])

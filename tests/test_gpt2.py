@@ -359,11 +359,13 @@ def test_a_token_beyond_the_model(prepared, small, tmp_path):
 def test_names_of_well_known_models(bare, small):
     """A folder called gpt2 is not OpenAI's; distilgpt2 is known, though it has no owner; others are named."""
     shutil.copytree(small, bare / 'gpt2')
-    with pytest.raises(AssertionError) as e:   # there is no hub here
-        bare.run('sample.py', '--init_from=gpt2', '--num_samples=1')
+    no_hub = dict(env={'HF_HUB_OFFLINE': '1'}, real=True)
+    with pytest.raises(AssertionError) as e:
+        bare.run('sample.py', '--init_from=gpt2', '--num_samples=1', **no_hub)
     assert 'gpt2 is the model on the Hugging Face Hub; for the folder gpt2 write ./gpt2' in str(e.value)
     assert 'init_from = gpt2 cannot be loaded' in str(e.value) and 'Traceback' not in str(e.value)
     assert bare.run('sample.py', '--init_from=./gpt2', '--num_samples=1', '--start=meu').startswith('meu')
-    assert 'init_from = distilgpt2 cannot be loaded' in bare.run('sample.py', '--init_from=distilgpt2', fails=True)
+    said = bare.run('sample.py', '--init_from=distilgpt2', fails=True, **no_hub)
+    assert 'init_from = distilgpt2 cannot be loaded' in said
     said = bare.run('sample.py', '--init_from=gpt3', fails=True)
     assert 'gpt2-xl, distilgpt2, OWNER/NAME' in said

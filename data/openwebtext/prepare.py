@@ -5,9 +5,9 @@ Turn OpenWebText, or your documents, into GPT-2's tokens: train.bin, val.bin.
     python data/openwebtext/prepare.py documents/*.jsonl  # or .parquet, .txt
 
 A document is a row in .jsonl and .parquet, a whole file in .txt. Each ends with
-<|endoftext|>. One in 2000 goes to val.bin, or as many as a block needs; they
-are drawn at random, of .txt files they are the last. However large the corpus
-is, memory stays small: it passes through Hugging Face's cache on the disk.
+<|endoftext|>. One in 2000 goes to val.bin, or as many as a block needs: drawn
+at random, or the last .txt files. The corpus passes through Hugging Face's
+cache on the disk, so memory stays small.
 """
 
 import itertools
@@ -182,7 +182,7 @@ def choose_validation(n_documents, share, tokenize_val):
 
 if __name__ == '__main__':
     begin()
-    parser = command_line(__doc__, 'files', '.jsonl, .parquet or .txt files; without any, OpenWebText')
+    parser = command_line(__doc__, 'files', '.jsonl, .parquet, .txt files; else OpenWebText')
     parser.add_argument('--num_proc', type=int, default=max(1, (os.cpu_count() or 2) // 2),
                         help='processes that tokenize (default: half the cores)')
     parser.add_argument('--val_share', type=float, help='share of the documents for val.bin, as in 0.05')
