@@ -142,8 +142,8 @@ def get_batch(split, number):
 # a run to resume is read when no other training is in out_dir, which might still save: locked by rank 0, then read
 if is_master and init_from == 'resume' and not eval_only:
     checkpoints.claim_old_run(out_dir)
-if is_ddp:
-    processes.start(backend)   # the ranks meet, for torch.distributed
+if is_ddp and init_from == 'resume':
+    processes.start(backend)   # the ranks meet, for torch.distributed: none reads before rank 0 has the lock
 
 # model: from scratch, from the run in out_dir, or somebody's GPT-2; each with the tokenizer that it was trained with
 if init_from == 'scratch':
@@ -164,6 +164,8 @@ else:
 vocab_size = model.config.vocab_size
 check_vocabulary(data_dir, data_tokenizer, data_vocab_size, model_tokenizer, vocab_size)   # exits if they differ
 model.to(device)
+if is_ddp and init_from != 'resume':
+    processes.start(backend)   # only now: a mistake above ends each rank before another one waits for it
 
 # optimizers: AdamW; or Muon for the matrices in the blocks, and AdamW for the rest
 muon = None
@@ -185,7 +187,7 @@ if init_from == 'resume':
     iter_num = checkpoint['iter_num']
     elapsed_s = checkpoint['elapsed_s']
     tokens_read = checkpoint['tokens_read']
-    best_val_loss = float(checkpoint['best_val_loss'])   # nanoGPT's is a tensor
+    best_val_loss = checkpoint['best_val_loss']
     checkpoint = None   # its memory is free again
 
 # text: decode (ids -> str; None if the tokenizer is not on this machine), and the token to begin a text with
@@ -330,8 +332,8 @@ t0 = time.perf_counter()
 iters_timed = 0   # iterations since t0
 while True:
     # stop, if any rank has caught a signal, or its data set is no longer the one that it reads
-    has_to_stop = bool(caught) or data_files.changed() is not None
-    is_stopping = not eval_only and processes.is_any(has_to_stop, device)
+    has_to_stop = not eval_only and (bool(caught) or data_files.changed())
+    is_stopping = processes.is_any(has_to_stop, device)
     if is_stopping:
         save(is_best=False)
         break

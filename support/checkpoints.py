@@ -14,7 +14,7 @@ import torch
 
 from model import GPT, GPTConfig
 from support import processes
-from support.checks import check_checkpoint, check_tokenizer
+from support.checks import check_checkpoint, check_folder_name, check_tokenizer
 from support.dataset import DATA
 from support.errors import fail, first_line, is_out_of_memory
 from support.files import check_regular, lock, remove_halves, write_whole
@@ -194,7 +194,12 @@ def checkpoint_tokenizer(checkpoint):
     if 'tokenizer' in checkpoint:
         return checkpoint['tokenizer']
     model_vocab_size = checkpoint['model_args']['vocab_size']
-    folder = os.path.join(DATA, checkpoint.get('config', {}).get('dataset', ''))
+    dataset = checkpoint.get('config', {}).get('dataset', '')
+    try:
+        check_folder_name(dataset)
+    except ValueError as e:
+        fail(f'the checkpoint has no vocabulary, and its {e}; save it anew with one that is')
+    folder = os.path.join(DATA, dataset)
     tokenizer, vocab_size = load_tokenizer(folder)
     if not fits(tokenizer, vocab_size, model_vocab_size):
         fail(f'the checkpoint has no vocabulary, and {folder}/meta.pkl is missing or another; prepare its text again')

@@ -5,13 +5,10 @@ once, completely, where it enters, before anything of its size is built; after t
 A check raises ValueError, whose message says which field is wrong and what it is.
 """
 
-import os
-from contextlib import contextmanager
-
 import torch
 
 from model import GPTConfig
-from support.tokenizer import GPT2_END, check_record, pad_to_64
+from support.tokenizer import GPT2_END, check_fit, check_hf, check_record
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SCALER = ('scale', 'growth_factor', 'backoff_factor', 'growth_interval', '_growth_tracker')   # of a GradScaler
@@ -131,7 +128,7 @@ def check_checkpoint(checkpoint):
     if 'tokenizer' in checkpoint:
         check_tokenizer(checkpoint['tokenizer'], args['vocab_size'])
     else:   # nanoGPT's names its data set, to look for a vocabulary in it
-        check_folder_name(checkpoint.get('config', {}).get('dataset', ''))
+        check_text('dataset', checkpoint.get('config', {}).get('dataset', ''))
 
 
 def clean_names(weights):
@@ -268,57 +265,6 @@ def check_tokenizer(record, vocab_size):
         check_hf(record['json'], record.get('eos'), vocab_size)
     else:
         raise ValueError(f'its tokenizer is of the kind {show(kind)}; this version knows char, gpt2, hf and ids')
-
-
-def check_fit(n_tokens, vocab_size):
-    """A model that knows vocab_size tokens knows all of the tokenizer's."""
-    if n_tokens > vocab_size:
-        raise ValueError(f'the tokenizer has {n_tokens:,} tokens, more than the {vocab_size:,} that the model knows')
-
-
-def check_hf(json, eos, vocab_size):
-    """A tokenizer.json that the package tokenizers can read, and a token of it, or None. The model knows its tokens,
-    except that some special ones may have been added; encode refuses these."""
-    check_text('json of the tokenizer', json)
-    if eos is not None:
-        check_text('eos of the tokenizer', eos)
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:   # then no text is encoded or decoded here, either
-        return
-    try:
-        with silent_stderr():   # where its panics write a hundred lines
-            hf = Tokenizer.from_str(json)
-            own_ids = hf.get_vocab(with_added_tokens=False)
-            ids = hf.get_vocab(with_added_tokens=True)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as e:   # its panics, for which it has a class of its own, are no Exceptions
-        raise ValueError(f'json of the tokenizer cannot be read: {str(e)[:80]!a}') from None
-    if not ids:
-        raise ValueError('json of the tokenizer has no tokens')
-    check_fit(max(own_ids.values(), default=0) + 1, vocab_size)
-    check_fit(max(ids.values()) + 1, pad_to_64(vocab_size))   # transformers may have added an <|endoftext|>
-    if eos is not None and ids.get(eos, vocab_size) >= vocab_size:
-        raise ValueError(f'eos of the tokenizer is {show(eos)}, which is not one of the tokens that the model knows')
-
-
-@contextmanager
-def silent_stderr():
-    """What is written to standard error, by any language, goes nowhere until the block ends."""
-    try:
-        old = os.dup(2)
-    except OSError:   # it is closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(old, 2)
-        os.close(old)
-        os.close(nowhere)
 
 
 # -----------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import json
 import os
 import pickle
 import re
-import sys
 import time
 import unicodedata
 from collections import Counter
@@ -79,10 +78,11 @@ class OpenSplits:
     def __init__(self, data_dir):
         self.files = {}
         self.marks = {}
+        self.changed_path = None
         for split in ('train', 'val'):
             f = open(os.path.join(data_dir, f'{split}.bin'), 'rb')
             self.files[split] = f
-            self.marks[split] = self.mark(f.fileno())
+            self.marks[split] = self.mark(f.name)
 
     def __getitem__(self, split):
         """The open file of 'train' or 'val'."""
@@ -95,21 +95,24 @@ class OpenSplits:
         return status.st_ino, status.st_size
 
     def changed(self):
-        """The path of a file that is no longer the one that was opened; None if both are. Two looks at the disk."""
+        """Whether one of the files is no longer the one that was opened. Two looks at the disk."""
         for split, f in self.files.items():
             try:
-                if self.mark(f.name) != self.marks[split]:
-                    return f.name
-            except OSError:   # it is gone
-                return f.name
-        return None
+                is_changed = self.mark(f.name) != self.marks[split]
+            except FileNotFoundError:
+                is_changed = True
+            except OSError:   # a network drive that does not answer for a moment
+                is_changed = False
+            if is_changed:
+                self.changed_path = f.name
+                return True
+        return False
 
     def check_unchanged(self):
-        """Exit if a file has changed."""
-        path = self.changed()
-        if path is not None:
-            fail(f'{path} is another file than when this training began, which has stopped, and is saved; prepare '
-                 'the same text again to go on with it')
+        """Exit if changed() has found one."""
+        if self.changed_path is not None:
+            fail(f'{self.changed_path} is another file than when this training began, which has stopped, and is saved; '
+                 'prepare the same text again to go on with it')
 
 
 def check_prepared(data_dir):
@@ -181,7 +184,6 @@ def check_vocabulary(data_dir, data_tokenizer, data_vocab_size, model_tokenizer,
 def begin():
     """What every prepare.py does first: install crash handling, and print each line at once."""
     catch_crashes()
-    sys.stdout.reconfigure(line_buffering=True)
 
 
 def command_line(doc, argument='texts', help='text files, UTF-8'):

@@ -43,6 +43,7 @@ def replacing(path):
             yield f
             f.flush()
             os.fsync(f.fileno())   # on the disk before the name points to it
+        target = os.path.realpath(path)   # a link may have been set aside meanwhile
         if not os.path.exists(target) or not filecmp.cmp(f.name, target, shallow=False):
             os.replace(f.name, target)
     finally:
@@ -143,8 +144,6 @@ def remove_half(path):
         return
     with suppress(OSError):   # BlockingIOError: it is being written
         held = hold(path)
-        if held is None:
-            return
         if os.path.isdir(path):
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -164,8 +163,16 @@ def set_aside(folder, names):
     while any(os.path.lexists(path + suffix) for path in paths):
         n += 1
         suffix = f'.old{n}'
+    renamed = []
+    try:
+        for path in paths:
+            os.rename(path, path + suffix)
+            renamed.append(path)
+    except OSError:   # on Windows, while another program reads one of them: they keep together
+        for path in renamed:
+            os.rename(path + suffix, path)
+        raise
     for path in paths:
-        os.rename(path, path + suffix)
         tqdm.write(f'{path}, of another training, is now {path}{suffix}')
 
 
@@ -206,8 +213,9 @@ def hold(path):
     BlockingIOError if another process has it."""
     if fcntl is None:
         return None
+    is_file = os.path.isfile(path)
     try:
-        f = os.open(path, os.O_RDONLY)
+        f = os.open(path, os.O_RDWR if is_file else os.O_RDONLY)   # NFS locks for writing only what is open for it
     except OSError:   # it cannot be read, only written to
         return None
     try:

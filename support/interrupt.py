@@ -6,8 +6,11 @@ own, drop it, or abort.
 """
 
 import _signal   # the core of the module signal, which itself takes some milliseconds to load
+import sys
 
-if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:   # not ignored, as by a job in the background
+is_notebook = 'ipykernel' in sys.modules   # where the process is not the script's alone
+is_ours = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler   # a job in the background ignores it
+if is_ours and not is_notebook:
     try:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     except ValueError:   # not the main thread, which alone is interrupted

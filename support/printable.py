@@ -8,14 +8,15 @@ set the window's title, move the cursor, or hide what is printed.
 import re
 import unicodedata
 
-# what progress bars and coloured words are made of: go to the start of the line, go up a line, set a colour
-BAR_CODES = re.compile(r'(\r|\x1b\[A|\x1b\[[0-9;]*m)')
+# what progress bars and coloured words are made of: go to the start of the line, up some lines, clear one, set a colour
+BAR_CODES = re.compile(r'(\r|\x1b\[\d*A|\x1b\[[0-2]?K|\x1b\[[0-9;]*m)')
+JOINERS = '\u200c\u200d'   # without width, and harmless: Persian words and many emoji are made with them
 
 
 def printable(text):
     """text as a terminal may have it: a space for each other kind of space, nothing for marks without width, and
     \ufffd for whatever else cannot be printed."""
-    return ''.join(c if c.isprintable() or c in '\n\t' else stand_in(c) for c in text)
+    return ''.join(c if c.isprintable() or c in '\n\t' or c in JOINERS else stand_in(c) for c in text)
 
 
 def stand_in(c):

@@ -17,6 +17,7 @@ import re
 import stat
 import tempfile
 import unicodedata
+from contextlib import contextmanager
 
 from support.errors import fail, first_line
 from support.pickles import MAX_BYTES, NotPlain, load_plain
@@ -99,6 +100,10 @@ def check_meta(meta):
         raise NotPlain(f'its tokenizer is none of {" ".join(KINDS)}')
     if record['kind'] == 'char' and len(record['itos']) != vocab_size:
         raise NotPlain('itos and vocab_size disagree')
+    if record['kind'] == 'gpt2':
+        check_fit(GPT2_END + 1, pad_to_64(vocab_size))
+    if record['kind'] == 'hf':   # as check_checkpoint will do it, so that what trains can be resumed
+        check_hf(record['json'], record.get('eos'), pad_to_64(vocab_size))
 
 
 def check_record(record):
@@ -129,6 +134,55 @@ def check_words(words):
         raise NotPlain('a token is empty')
     if re.search('[\ud800-\udfff]', ''.join(words)):
         raise NotPlain('a token is half a character')
+
+
+def check_fit(n_tokens, vocab_size):
+    """Raise NotPlain unless a model that knows vocab_size tokens knows all of a tokenizer's."""
+    if n_tokens > vocab_size:
+        raise NotPlain(f'the tokenizer has {n_tokens:,} tokens, more than the {vocab_size:,} that the model knows')
+
+
+def check_hf(json, eos, vocab_size):
+    """Raise NotPlain unless this is a tokenizer.json that the package tokenizers can read, and eos a token of it, or
+    None. A model of vocab_size knows its tokens, except that some special ones may have been added; encode refuses
+    these."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:   # then no text is encoded or decoded here, either
+        return
+    try:
+        with silent_stderr():   # where its panics write a hundred lines
+            hf = Tokenizer.from_str(json)
+            own_ids = hf.get_vocab(with_added_tokens=False)
+            ids = hf.get_vocab(with_added_tokens=True)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:   # its panics, for which it has a class of its own, are no Exceptions
+        raise NotPlain(f'json of the tokenizer cannot be read: {str(e)[:80]!a}') from None
+    if not ids:
+        raise NotPlain('json of the tokenizer has no tokens')
+    check_fit(max(own_ids.values(), default=0) + 1, vocab_size)
+    check_fit(max(ids.values()) + 1, pad_to_64(vocab_size))   # transformers may have added an <|endoftext|>
+    if eos is not None and ids.get(eos, vocab_size) >= vocab_size:
+        raise NotPlain(f'eos of the tokenizer is {eos[:40]!a}, which is not one of the tokens that the model knows')
+
+
+@contextmanager
+def silent_stderr():
+    """What is written to standard error, by any language, goes nowhere until the block ends."""
+    try:
+        old = os.dup(2)
+    except OSError:   # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(old, 2)
+        os.close(old)
+        os.close(nowhere)
 
 
 def load_tokenizer(data_dir):

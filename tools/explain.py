@@ -61,7 +61,7 @@ model.eval().to(device)
 c = model.config
 if top > c.vocab_size:
     fail(f'top = {top} is invalid: the model knows {c.vocab_size} tokens')
-check_output('to', to)   # before the model writes
+check_output('to', to)   # before the model writes, and after it is clear that there is a model
 
 # the prompt
 prompt = encode(read_prompt(start))

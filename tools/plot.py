@@ -364,9 +364,10 @@ for notes in notes_of_sides:
 # save
 
 to = args.to or os.path.join(folders[0], 'loss.png')
-file_format = os.path.splitext(to)[1].lstrip('.') or 'png'
+file_format = os.path.splitext(to)[1].lstrip('.').lower() or 'png'
 svg = b'<?xml version="1.0" encoding="utf-8" standalone="no"?>\n<!DOCTYPE svg'   # as matplotlib writes it
-beginnings = {'png': b'\x89PNG\r\n\x1a\n', 'pdf': b'%PDF-', 'svg': svg}
+jpeg = b'\xff\xd8\xff'
+beginnings = {'png': b'\x89PNG\r\n\x1a\n', 'pdf': b'%PDF-', 'svg': svg, 'jpg': jpeg, 'jpeg': jpeg}
 check_own_kind(to, beginnings.get(file_format, b'a new file only'))   # exits if another kind of file is there
 try:
     with replacing(to) as f:

@@ -19,6 +19,7 @@ here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, for support/
 import support.interrupt   # noqa: E402, F401   first: from here on Ctrl-C ends the script without a traceback
 from support.dataset import MIN_CHARS, begin, command_line, write_char_dataset, write_files   # noqa: E402
+from support.errors import first_line   # noqa: E402
 from support.texts import check_download, download, read_text   # noqa: E402
 
 URL = 'https://www.kaggle.com/api/v1/datasets/download/leite0407/ea-de-queiroz'
@@ -53,7 +54,7 @@ def find_text(paths):
         try:
             write_files(here, {'input_eca.txt': download_eca()})
         except Exception as e:   # no network, a moved page, a broken zip, a full disk: the sample is always there
-            print(f'text: {sample_path}, a SAMPLE of 60 KB, because the download failed ({e}). For the real works, '
+            print(f'text: {sample_path}, a SAMPLE of 60 KB, because the download failed ({first_line(e)}). For the real works, '
                   f'get eca.txt from {PAGE}, save it as {input_path} and run this again')
             return read_text(sample_path)
     print(f'text: {input_path}')
