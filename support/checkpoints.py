@@ -18,9 +18,9 @@ from support.checks import check_checkpoint, check_folder_name, check_tokenizer
 from support.dataset import DATA
 from support.errors import fail, first_line, is_out_of_memory
 from support.files import check_regular, lock, remove_halves, write_whole
-from support.pretrained import WELL_KNOWN, check_pretrained, hub_id
+from support.pretrained import check_pretrained
 from support.torch_file import read_torch_file
-from support.tokenizer import fits, gpt2_tokens, hf_record, load_hf_tokenizer, load_tokenizer
+from support.tokenizer import WELL_KNOWN, fits, gpt2_tokens, hf_record, hub_id, load_hf_tokenizer, load_tokenizer
 
 locks = []   # of folders, while this process lives
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from support.errors import catch_crashes, fail, first_line, script_doc
 from support.files import check_regular, lock, replacing, unlock
-from support.texts import check_download, count_accents, download, read_text, warn_of_two_ways
+from support.texts import check_download, count_accents, download, has_one_way, read_text, warn_of_two_ways
 from support.tokenizer import GPT2_END, fits, gpt2_encoding, hf_record, load_hf_tokenizer
 
 DATA = Path(__file__).resolve().parent.parent / 'data'
@@ -219,7 +219,8 @@ def check_text(text):
         fail(f'the text has {len(text):,} characters, too few to train on: at least {MIN_CHARS:,} are needed')
     if not text.strip(text[0]):
         fail(f'the text has one character alone, {text[0]!r}: there is nothing to learn in it')
-    warn_of_two_ways(*count_accents(text))
+    if not has_one_way(text):
+        warn_of_two_ways(*count_accents(text))
 
 
 # -----------------------------------------------------------------------------

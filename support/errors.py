@@ -23,9 +23,14 @@ def fail(message):
     """Exit with one line on stderr and status 1; after Ctrl-C, without a word."""
     if is_interrupted:
         raise KeyboardInterrupt
-    if os.environ.get('RANK', '0') not in ('0', '-1'):   # -1: there is one process
+    if not is_first_rank():
         time.sleep(5)   # under torchrun rank 0 says it first; torchrun then ends the others before they repeat it
     raise SystemExit(one_line(f'{script_name()}: {message}'))
+
+
+def is_first_rank():
+    """Whether this process speaks for all: the only one, or rank 0 of those that torchrun has started."""
+    return os.environ.get('RANK', '0') in ('0', '-1')   # -1: there is one process
 
 
 def script_name():

@@ -17,20 +17,8 @@ from model import pretrained_config
 from support.checks import FLOATS, check_int, check_layers, check_text, check_tied, check_type, gpt_shapes, show
 from support.torch_file import read_torch_file
 
-# names without an owner, and who owns them; all have GPT-2's own tokenizer
-WELL_KNOWN = {'gpt2': 'openai-community', 'gpt2-medium': 'openai-community', 'gpt2-large': 'openai-community',
-              'gpt2-xl': 'openai-community', 'distilgpt2': 'distilbert'}
 CONV1D = ('c_attn.weight', 'c_fc.weight', 'c_proj.weight')   # which GPT-2 keeps as (in, out)
 SAFE_FLOATS = ('F16', 'BF16', 'F32', 'F64')   # safetensors' names
-
-
-def hub_id(name):
-    """What to ask transformers for: the name, but where a folder here is called as a well-known model, which is on the
-    Hub, its whole name: transformers would take the folder."""
-    if name in WELL_KNOWN and os.path.exists(name):
-        print(f'{name} is the model on the Hugging Face Hub; for the folder {name} write ./{name}', file=sys.stderr)
-        return f'{WELL_KNOWN[name]}/{name}'
-    return name
 
 
 def check_pretrained(name):

@@ -122,7 +122,7 @@ def print_summary(out_dir, seconds, tokens_read, val_loss, data_dir, tokenizer, 
 
 def resume_command():
     """What to type to go on with a training that stopped."""
-    if 'RANK' in os.environ:
+    if os.environ.get('RANK', '-1') != '-1':
         return 'the same torchrun command, with --init_from=resume at its end'
     again = [arg for arg in sys.argv if not arg.startswith('--init_from=')]
     return command_line(['python', *again, '--init_from=resume'])

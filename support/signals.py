@@ -6,7 +6,7 @@ import sys
 import time
 from contextlib import suppress
 
-from support.errors import lead_nowhere, say
+from support.errors import is_first_rank, lead_nowhere, say
 
 SIGPIPE = 13   # which Windows has not
 
@@ -75,7 +75,7 @@ class GuardedStream:
         self.is_broken = True
         self.caught.append(SIGPIPE)
         lead_nowhere(self.stream)
-        if os.environ.get('RANK', '0') == '0':
+        if is_first_rank():
             say(f'the output cannot be written ({getattr(e, "strerror", None) or e}); stopping after this step, and '
                 'saving')
 
@@ -85,7 +85,7 @@ class GuardedStream:
 
 def say_stopping():
     """Tell the user that the signal has arrived. Not by print(), which the signal may have interrupted."""
-    if os.environ.get('RANK', '0') == '0' and sys.__stderr__ is not None:   # None: it was closed from the start
+    if is_first_rank() and sys.__stderr__ is not None:   # None: it was closed from the start
         with suppress(OSError):   # nobody may be reading
             os.write(2, b'\nstopping after this step, and saving; once more, a second later, ends it unsaved\n')
 

@@ -15,6 +15,7 @@ import math
 import os
 import re
 import stat
+import sys
 import tempfile
 import unicodedata
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\
 GPT2_END = 50256   # the id of <|endoftext|>; the 50,256 tokens before it are text
 KINDS = ('char', 'ids', 'gpt2', 'hf')
 LISTED = ('char', 'ids')   # kinds whose vocabularies are as large as nanoGPT makes them, not padded
+# models with GPT-2's own tokenizer whose names have no owner, and who that is
+WELL_KNOWN = {'gpt2': 'openai-community', 'gpt2-medium': 'openai-community', 'gpt2-large': 'openai-community',
+              'gpt2-xl': 'openai-community', 'distilgpt2': 'distilbert'}
 
 
 # -----------------------------------------------------------------------------
@@ -380,6 +384,15 @@ def is_gpt2_cached():
 # -----------------------------------------------------------------------------
 # somebody's tokenizer, by transformers
 
+def hub_id(name):
+    """What to ask transformers for: the name, but where a folder here is called as a well-known model, which is on the
+    Hub, its whole name: transformers would take the folder."""
+    if name in WELL_KNOWN and os.path.exists(name):
+        print(f'{name} is the model on the Hugging Face Hub; for the folder {name} write ./{name}', file=sys.stderr)
+        return f'{WELL_KNOWN[name]}/{name}'
+    return name
+
+
 def load_hf_tokenizer(name, what):
     """transformers' fast tokenizer of a Hugging Face Hub id or folder, which truncates and pads nothing. what: how
     the user asked for it, to begin a message with."""
@@ -388,7 +401,7 @@ def load_hf_tokenizer(name, what):
     except ImportError:
         fail(f'{what} needs the package transformers: pip install transformers')
     try:
-        hf = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        hf = AutoTokenizer.from_pretrained(hub_id(name), trust_remote_code=False)
         hf.backend_tokenizer.no_truncation()   # as some were saved
         hf.backend_tokenizer.no_padding()
         known = set(hf.get_vocab()) - set(hf.all_special_tokens)

@@ -305,3 +305,25 @@ def test_documents_that_are_invalid(bare, tiktoken_cache, files, says):
 def test_help(bare, dataset):
     printed = bare.run(f'data/{dataset}/prepare.py', '--help')
     assert f'python data/{dataset}/prepare.py' in printed and len(printed.splitlines()) < 40
+
+
+def test_accents_in_two_ways_over_documents(bare, tiktoken_cache):
+    """Though each document keeps to one."""
+    texts = ['café é bom. ' * 50, 'cafe\u0301 e\u0301 bom. ' * 50, 'no accents. ' * 50] * 4
+    datasets.Dataset.from_dict({'text': texts}).to_json(bare / 'um.jsonl')
+    said = bare.run(PREPARE, 'um.jsonl', '--num_proc=1', env={'TIKTOKEN_CACHE_DIR': tiktoken_cache}, real=True)
+    assert said.count('accents are written in two ways') == 1
+    assert '400 letters have theirs in one character (NFC), 400 as' in said
+
+
+def test_a_folder_with_the_name_of_a_well_known_tokenizer(bare, tmp_path):
+    """distilgpt2 is the one on the Hub, which is not there; ./distilgpt2 is the folder."""
+    bpe = tokenizers.ByteLevelBPETokenizer()
+    bpe.train_from_iterator([(bare / ECA / 'amostra.txt').read_text(encoding='utf-8')], 600, show_progress=False)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer).save_pretrained(bare / 'distilgpt2')
+    prepare = ['data/ecadequeiuroz/prepare.py', f'{ECA}/amostra.txt']
+    done = bare.start(*prepare, '--tokenizer=distilgpt2', env={'HF_HUB_OFFLINE': '1'})
+    _, said = done.communicate(timeout=60)
+    assert done.returncode == 1 and 'for the folder distilgpt2 write ./distilgpt2' in said
+    assert 'tokenizer distilgpt2 cannot be loaded' in said and 'Traceback' not in said
+    assert 'train has' in bare.run(*prepare, '--tokenizer=./distilgpt2')

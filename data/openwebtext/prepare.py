@@ -129,7 +129,7 @@ def tokenize(row, encoder, is_own):
     n_unknown = encoder.count_unknown(np.array(ids))
     if encoder.end is not None and row.get('is_end', True):
         ids = ids + [encoder.end]
-    n_composed, n_apart = count_accents(text)
+    n_composed, n_apart = (0, 0) if text.isascii() else count_accents(text)
     return {'ids': ids, 'n_chars': len(text), 'n_left_out': n_left_out, 'n_unknown': n_unknown,
             'n_composed': n_composed, 'n_apart': n_apart}
 
