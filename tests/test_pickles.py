@@ -32,7 +32,9 @@ def test_vocabularies(tmp_path, protocol):
     path.write_bytes(pickle.dumps(META, protocol))
     assert tokenizer.load_meta(str(path)) == {**META, 'tokenizer': {'kind': 'char', 'itos': CHARS}}
     assert tokenizer.load_tokenizer(str(tmp_path)) == ({'kind': 'char', 'itos': CHARS}, 6)
-    record = {'kind': 'hf', 'json': '{}' * 99, 'eos': None}
+    tokenizers = pytest.importorskip('tokenizers')
+    words = {f'w{i}': i for i in range(65)}
+    record = {'kind': 'hf', 'json': tokenizers.Tokenizer(tokenizers.models.WordLevel(words)).to_str(), 'eos': None}
     path.write_bytes(pickle.dumps({'vocab_size': 65, 'tokenizer': record}, protocol))
     assert tokenizer.load_tokenizer(str(tmp_path)) == (record, 128)
 
@@ -154,3 +156,15 @@ def test_what_nobody_may_read(tmp_path, monkeypatch):
         monkeypatch.setattr('builtins.open', refuse)
     with pytest.raises(SystemExit, match='meta.pkl cannot be read: Permission denied'):
         tokenizer.load_meta(str(path))
+
+
+@pytest.mark.parametrize('vocab_size, record, says', [
+    (65, {'kind': 'hf', 'json': '{}', 'eos': None}, 'json of the tokenizer cannot be read'),
+    (300, {'kind': 'gpt2'}, '50,257 tokens, more than the 320 that the model knows'),
+])
+def test_tokenizers_whose_checkpoint_could_not_be_resumed(tmp_path, vocab_size, record, says):
+    """Found out before the training, not after it."""
+    pytest.importorskip('tokenizers')
+    (tmp_path / 'meta.pkl').write_bytes(pickle.dumps({'vocab_size': vocab_size, 'tokenizer': record}))
+    with pytest.raises(SystemExit, match=says):
+        tokenizer.load_meta(str(tmp_path / 'meta.pkl'))
