@@ -8,18 +8,16 @@ that checkpoints need. A file is a zip archive: data.pkl, a pickle, describes di
 tensors; data/0, data/1, ... are the bytes of the tensors. Each byte is read once, and compared with its checksum.
 """
 
-import io
 import os
-import pickletools
 import stat
 import sys
 import zipfile
 
 import torch
 
-MAX_INSTRUCTIONS = 2_000_000   # of a pickle; GPT-2 XL's checkpoint with its vocabulary has 200,000
-MAX_INT = 2**63 - 1            # as in a tensor
-MAX_DIMS = 64                  # of a tensor; torch has no more
+from support.pickles import Reader
+
+MAX_DIMS = 64   # of a tensor; torch has no more
 # the types of storage by name; what is no floating dtype is refused later, by the name of the tensor
 DTYPES = {
     'torch FloatStorage': torch.float32, 'torch HalfStorage': torch.float16, 'torch BFloat16Storage': torch.bfloat16,
@@ -32,6 +30,10 @@ REBUILD_TENSOR = 'torch._utils _rebuild_tensor_v2'
 REBUILD_PARAMETER = 'torch._utils _rebuild_parameter'
 ORDERED_DICT = 'collections OrderedDict'
 NAMES = {*DTYPES, REBUILD_TENSOR, REBUILD_PARAMETER, ORDERED_DICT}   # all that a pickle may name
+INSTRUCTIONS = {   # of a pickle, all that torch.save writes
+    'PROTO', 'BINUNICODE', 'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT', 'BINPUT', 'LONG_BINPUT', 'BINGET',
+    'LONG_BINGET', 'NEWTRUE', 'NEWFALSE', 'NONE', 'MARK', 'EMPTY_DICT', 'EMPTY_LIST', 'EMPTY_TUPLE', 'TUPLE1', 'TUPLE2',
+    'TUPLE3', 'TUPLE', 'APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'GLOBAL', 'BINPERSID', 'REDUCE', 'BUILD'}
 
 
 class Name(str):
@@ -55,7 +57,7 @@ def read_torch_file(path, device='cpu'):
             if folder + 'byteorder' in records and archive.read(folder + 'byteorder').decode() != sys.byteorder:
                 raise ValueError('it was written on a machine with another order of bytes')
             storages = Storages(archive, records, folder, device)
-            value = Reader(storages).read(archive.read(pickles[0]))
+            value = TensorReader(storages).read(archive.read(pickles[0]))
             if device == 'cpu':
                 storages.check_the_others()
             return value
@@ -106,112 +108,32 @@ class Storages:
             self.archive.read(name)
 
 
-class Reader:
-    """Reads a pickle, one instruction after the other, as far as torch.save needs them. Nothing is hashed but strings
-    and small numbers, so it takes time in proportion to the number of instructions, which is limited."""
+class TensorReader(Reader):
+    """Reads a pickle as torch.save writes it: plain values, and tensors."""
+
+    max_instructions = 2_000_000   # GPT-2 XL's checkpoint with its vocabulary has 200,000
 
     def __init__(self, storages):
+        super().__init__()
         self.storages = storages
-        self.stack = []
-        self.marks = []   # heights of the stack at which a list of items begins
-        self.memo = {}
 
-    def read(self, data):
-        """The value that a pickle describes."""
-        for i, (op, arg, _) in enumerate(pickletools.genops(io.BytesIO(data))):
-            if i == MAX_INSTRUCTIONS:
-                raise ValueError(f'its pickle has more than {MAX_INSTRUCTIONS:,} instructions')
-            if op.name == 'STOP':
-                return self.pop()
-            try:
-                self.run(op.name, arg)
-            except (KeyError, IndexError):
-                raise ValueError('its pickle refers to what is not there') from None
-
-    def run(self, op, arg):
+    def run(self, name, argument):
         """One instruction."""
-        if op in ('BINUNICODE', 'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT'):
-            if type(arg) is int and abs(arg) > MAX_INT:
-                raise ValueError('it has a number beyond 64 bits')
-            self.stack.append(arg)
-        elif op in ('BINPUT', 'LONG_BINPUT'):
-            self.memo[arg] = self.top()
-        elif op in ('BINGET', 'LONG_BINGET'):
-            self.stack.append(self.memo[arg])
-        elif op in ('NEWTRUE', 'NEWFALSE'):
-            self.stack.append(op == 'NEWTRUE')
-        elif op == 'NONE':
-            self.stack.append(None)
-        elif op == 'MARK':
-            self.marks.append(len(self.stack))
-        elif op == 'EMPTY_DICT':
-            self.stack.append({})
-        elif op == 'EMPTY_LIST':
-            self.stack.append([])
-        elif op == 'EMPTY_TUPLE':
-            self.stack.append(())
-        elif op in ('TUPLE1', 'TUPLE2', 'TUPLE3'):
-            self.stack.append(tuple([self.pop() for _ in range(int(op[-1]))][::-1]))
-        elif op == 'TUPLE':
-            self.stack.append(tuple(self.pop_to_mark()))
-        elif op == 'APPEND':
-            self.append([self.pop()])
-        elif op == 'APPENDS':
-            self.append(self.pop_to_mark())
-        elif op == 'SETITEM':
-            value = self.pop()
-            self.set_items([self.pop(), value])
-        elif op == 'SETITEMS':
-            self.set_items(self.pop_to_mark())
-        elif op == 'GLOBAL':
-            if arg not in NAMES:
-                raise ValueError(f'it asks for {arg!a:.60}')
-            self.stack.append(Name(arg))
-        elif op == 'BINPERSID':
+        if name not in INSTRUCTIONS:
+            raise ValueError(f'it has the instruction {name}, which torch.save does not write')
+        if name == 'GLOBAL' and argument in NAMES:
+            self.stack.append(Name(argument))
+        elif name == 'BINPERSID':
             self.stack.append(self.storage(self.pop()))
-        elif op == 'REDUCE':
+        elif name == 'REDUCE':
             args = self.pop()
             self.stack.append(self.call(self.pop(), args))
-        elif op == 'BUILD':   # attributes of an OrderedDict: the versions of a model's modules, which GPT has none of
+        elif name == 'BUILD':   # attributes of an OrderedDict: the versions of a model's modules, which GPT has none of
             self.pop()
-            if not isinstance(self.top(), dict):
+            if type(self.top()) is not dict:
                 raise ValueError('it has an object that is none of torch')
-        elif op != 'PROTO':
-            raise ValueError(f'it has the instruction {op}, which torch.save does not write')
-
-    def top(self):
-        """The newest value on the stack, above the newest mark."""
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise ValueError('its pickle ends too soon')
-        return self.stack[-1]
-
-    def pop(self):
-        """Take the newest value off the stack."""
-        value = self.top()
-        del self.stack[-1]
-        return value
-
-    def pop_to_mark(self):
-        """Take the values above the newest mark off the stack: a list."""
-        start = self.marks.pop()
-        values = self.stack[start:]
-        del self.stack[start:]
-        return values
-
-    def append(self, values):
-        """Add values to the list on the stack."""
-        if not isinstance(self.top(), list):
-            raise ValueError('it adds to what is no list')
-        self.top().extend(values)
-
-    def set_items(self, values):
-        """Add keys and values, by turns, to the dict on the stack."""
-        if not isinstance(self.top(), dict) or len(values) % 2:
-            raise ValueError('it adds to what is no dict')
-        for key, value in zip(values[::2], values[1::2]):
-            if type(key) not in (str, int):
-                raise ValueError(f'it has a key that is a {type(key).__name__}')
-            self.top()[key] = value
+        else:
+            super().run(name, argument)
 
     def storage(self, description):
         """The flat tensor of ('storage', its type, its record, a device, its number of elements)."""

@@ -84,6 +84,7 @@ BOMBS = {
     'a class': b'cos\nsystem\n(S\'true\'\ntR.',
     'a class, of protocol 4': b'\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R.',
     'a class, of protocol 0': b'(S\'true\'\nios\nsystem\n.',
+    'a class whose name is a tuple doubled 60 times': b'N' + b'q\x00h\x00\x86' * 60 + b'q\x00h\x00\x93.',
     'an extension': b'\x82\x01.',
     'a persistent id': b'Pabc\n.',
     'an object built': b'}}b.',
@@ -124,7 +125,7 @@ def test_names_reach_no_terminal_raw(tmp_path):
     (tmp_path / 'meta.pkl').write_bytes(b'\x80\x04\x8c\x08os\x1b]0;x\x07\x8c\x06sys\ntm\x93.')
     with pytest.raises(SystemExit) as e:
         tokenizer.load_meta(str(tmp_path / 'meta.pkl'))
-    assert 'it asks for os?]0;x?.sys?tm' in str(e.value)
+    assert r'it asks for os\x1b]0;x\x07.sys\ntm)' in str(e.value)
 
 
 def test_what_is_no_file(tmp_path):
