@@ -24,6 +24,7 @@ from model import GPT, GPTConfig
 from support import checkpoints, devices, evaluate, processes, report, signals
 from support.dataset import OpenSplits, check_ids, check_prepared, check_vocabulary, find_dataset
 from support.errors import catch_crashes, check_finite, fail
+from support.printable import printable_line
 from support.settings import check_settings
 from support.tokenizer import cached_decoder, load_tokenizer
 
@@ -277,8 +278,7 @@ def sample_line():
     with amp, devices.no_cudnn_attention():   # which plans anew, slowly, for each new length
         ids = raw_model.generate(prompt, sample_chars, temperature=0.8, top_k=200)   # a token is a character, or more
     raw_model.train()
-    text = decode(ids[0, 1:].tolist())
-    return ''.join(c if c.isprintable() else ' ' for c in text)[:sample_chars]
+    return printable_line(decode(ids[0, 1:].tolist()))[:sample_chars]
 
 
 def save(is_best):

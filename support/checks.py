@@ -35,7 +35,8 @@ def show(value):
 def check_type(name, value, *types):
     """The value has exactly one of these types: True is no int, and 2.0 is none."""
     if type(value) not in types:
-        raise ValueError(f'{name} is {show(value)}, not a {" or ".join(t.__name__ for t in types)}')
+        kinds = ' or '.join(t.__name__ for t in types)
+        raise ValueError(f'{name} is {show(value)}, not {"an" if kinds.startswith("int") else "a"} {kinds}')
 
 
 def check_int(name, value, least, most=MAX_COUNT):
@@ -260,11 +261,9 @@ def check_tokenizer(record, vocab_size):
     elif kind == 'gpt2':
         check_keys('tokenizer', record, ('kind',), ('bpe',))
         check_fit(GPT2_TOKENS, vocab_size)
-    elif kind == 'hf':
+    else:   # 'hf': check_record knows no other
         check_keys('tokenizer', record, ('kind', 'json'), ('eos',))
         check_hf(record['json'], record.get('eos'), vocab_size)
-    else:
-        raise ValueError(f'its tokenizer is of the kind {show(kind)}; this version knows char, gpt2, hf and ids')
 
 
 # -----------------------------------------------------------------------------
@@ -284,7 +283,9 @@ def check_moments(state, params, kind):
         where = f'of parameter {i}'
         check_keys(f'the state {where}', state[i], MOMENTS[kind])
         for name, value in state[i].items():
-            shape = torch.Size([]) if name == 'step' else param.shape
+            shape = param.shape
+            if name == 'step':   # a number; one element, (1,), in the fused AdamW of torch 2.0
+                shape = torch.Size([1] if isinstance(value, torch.Tensor) and value.shape == (1,) else [])
             check_tensor(f'{name} {where}', value, shape, dtypes=(param.dtype,))
             check_finite_tensor(f'{name} {where}', value)
             if name in ('step', 'exp_avg_sq') and value.numel() and value.min() < 0:

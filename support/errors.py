@@ -152,12 +152,11 @@ def explain_crash(kind, e, trace):
     if kind is BrokenPipeError:   # whoever read the output has read enough
         return
     if is_out_of_memory(e):
-        print(f'{script_name()}: memory ran out{memory_advice()}', file=sys.stderr)
+        say(f'memory ran out{memory_advice()}')
     elif is_disk_full(e):
-        print(f'{script_name()}: the disk is full ({e.strerror}); what was saved before is unharmed', file=sys.stderr)
-    elif 'no kernel image' in str(e):   # CUDA's words
-        print(f'{script_name()}: this build of torch does not support this GPU; use --device=cpu, or another build',
-              file=sys.stderr)
+        say(f'the disk is full ({e.strerror}); what was saved before is unharmed')
+    elif isinstance(e, RuntimeError) and 'no kernel image' in str(e):   # CUDA's words
+        say('this build of torch does not support this GPU; use --device=cpu, or another build')
     else:
         sys.__excepthook__(kind, e, trace)
 
@@ -169,11 +168,15 @@ def explain_unraisable(unraisable):
 
 
 def is_out_of_memory(e):
-    """Whether an exception means that memory ran out, in the words of Python, torch or cuBLAS; or that what it should
-    hold has a size beyond all numbers, in torch's words or numpy's."""
+    """Whether an exception means that memory ran out, or that what it should hold has a size beyond all numbers. The
+    type says so; torch and cuBLAS raise a RuntimeError, and numpy a ValueError, of which only the words say it."""
     words = ('out of memory', "can't allocate memory", 'not enough memory', 'alloc_failed',
-             'size calculation overflowed', 'multiplication overflow', 'dimension exceeded', 'array is too big')
-    return isinstance(e, MemoryError) or any(word in str(e).lower() for word in words)
+             'size calculation overflowed', 'multiplication overflow')
+    if isinstance(e, RuntimeError):
+        return any(word in str(e).lower() for word in words)
+    if type(e) is ValueError:   # others may quote what stands in a file
+        return str(e).startswith(('Maximum allowed dimension exceeded', 'array is too big'))
+    return isinstance(e, MemoryError) or isinstance(e, OSError) and e.errno == errno.ENOMEM
 
 
 def is_disk_full(e):
@@ -194,4 +197,6 @@ def memory_advice():
         return '; lower batch_size (and raise gradient_accumulation_steps to match), block_size or the model itself'
     if script_name() == 'sample.py':
         return '; lower num_samples'
+    if script_name() == 'prepare.py':
+        return '; take a shorter text (or, where there is one, a lower --num_proc)'
     return ''

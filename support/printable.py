@@ -19,6 +19,11 @@ def printable(text):
     return ''.join(c if c.isprintable() or c in '\n\t' or c in JOINERS else stand_in(c) for c in text)
 
 
+def printable_line(text):
+    """text as `printable` leaves it, on one line: spaces for new lines and tabs."""
+    return printable(text).replace('\n', ' ').replace('\t', ' ')
+
+
 def stand_in(c):
     """What is printed for a character that is not printable."""
     kind = unicodedata.category(c)

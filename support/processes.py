@@ -112,12 +112,13 @@ def load_state(opt, state):
     check_moments(state, params, type(inner).__name__)
     for i, moments in state['state'].items():
         if params[i] in own:
-            inner.state[params[i]] = {name: like(params[i], moment) for name, moment in moments.items()}
+            inner.state[params[i]] = {name: like(params[i], name, moment) for name, moment in moments.items()}
 
 
-def like(param, moment):
+def like(param, name, moment):
     """A copy of a moment on the parameter's device and, unless it is the number of steps, in its layout: a fused AdamW
-    goes through their memory side by side. (The number is on the device, too, where a fused AdamW counts.)"""
-    if moment.dim() == 0:
-        return moment.clone().to(param.device)
+    goes through their memory side by side. (The number, 0-dimensional, is on the device, too, where a fused AdamW
+    counts.)"""
+    if name == 'step':
+        return moment.reshape(()).clone().to(param.device)
     return torch.empty_like(param).copy_(moment)

@@ -10,7 +10,7 @@ import sys
 from tqdm import tqdm
 
 from support.errors import fail
-from support.printable import printable, raw
+from support.printable import printable, printable_line, raw
 
 DASHES = '---------------'   # nanoGPT's, between samples
 
@@ -103,7 +103,7 @@ class GrowingLines:
         """Show the end of each text."""
         columns = shutil.get_terminal_size().columns
         for line, text in zip(self.lines, texts):
-            line.set_description_str(''.join(c if c.isprintable() else ' ' for c in self.start + text)[1 - columns:])
+            line.set_description_str(printable_line((self.start + text)[1 - columns:]))
 
     def finish(self, texts):
         """Take the lines away; returns the texts that are still to be printed: all of them."""

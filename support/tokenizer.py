@@ -10,6 +10,7 @@ A data set and a checkpoint keep a record of their tokenizer: a plain dict with 
     {'kind': 'hf', 'json': '...', 'eos': '...'}   a Hugging Face tokenizer.json, and the token that ends a document
 """
 
+import functools
 import hashlib
 import math
 import os
@@ -18,6 +19,7 @@ import stat
 import sys
 import tempfile
 import unicodedata
+from collections import Counter
 from contextlib import contextmanager
 
 from support.errors import fail, first_line
@@ -80,8 +82,9 @@ def nanogpt_record(meta):
     if 'itos' not in meta and 'stoi' not in meta:
         return {'kind': 'ids'}
     itos = meta.get('itos')
-    if not isinstance(itos, (dict, list, tuple)) or vocab_size != len(itos):
-        raise NotPlain('itos and vocab_size disagree')
+    if not isinstance(itos, (dict, list, tuple)):
+        raise NotPlain(f'itos is a {type(itos).__name__}, not a dict or list')
+    check_count(itos, vocab_size)
     try:
         words = [itos[i] for i in range(len(itos))]
     except KeyError:
@@ -100,10 +103,8 @@ def check_meta(meta):
         raise NotPlain('vocab_size is no number from 1 to 65,536')
     record = meta['tokenizer']
     check_record(record)
-    if record['kind'] not in KINDS:
-        raise NotPlain(f'its tokenizer is none of {" ".join(KINDS)}')
-    if record['kind'] == 'char' and len(record['itos']) != vocab_size:
-        raise NotPlain('itos and vocab_size disagree')
+    if record['kind'] == 'char':
+        check_count(record['itos'], vocab_size)
     if record['kind'] == 'gpt2':
         check_fit(GPT2_END + 1, pad_to_64(vocab_size))
     if record['kind'] == 'hf':   # as check_checkpoint will do it, so that what trains can be resumed
@@ -111,10 +112,11 @@ def check_meta(meta):
 
 
 def check_record(record):
-    """Raise NotPlain (a ValueError) unless this is the record of a tokenizer, whole and of the right types. A kind
-    that this version does not know is left to get_codec, which names it."""
+    """Raise NotPlain (a ValueError) unless this is the record of a tokenizer, whole and of the right types."""
     if type(record) is not dict or type(record.get('kind')) is not str:
-        raise NotPlain('its tokenizer is no record')
+        raise NotPlain("its tokenizer is no record: a dict with a 'kind'")
+    if record['kind'] not in KINDS:
+        raise NotPlain(f'its tokenizer is of the kind {record["kind"][:40]!a}; this version knows {", ".join(KINDS)}')
     if record['kind'] == 'char':
         check_words(record.get('itos'))
     if record['kind'] == 'gpt2' and 'bpe' in record:
@@ -124,20 +126,32 @@ def check_record(record):
         if not set(map(chr, range(256))) <= set(record['bpe']):
             raise NotPlain('its tokens lack some bytes')
     if record['kind'] == 'hf':
-        if type(record.get('json')) is not str or type(record.get('eos')) not in (str, type(None)):
-            raise NotPlain('its tokenizer has no text')
+        if type(record.get('json')) is not str:
+            raise NotPlain('json of the tokenizer is no text')
+        if type(record.get('eos')) not in (str, type(None)):
+            raise NotPlain('eos of the tokenizer is no text')
 
 
 def check_words(words):
     """Raise NotPlain unless this is a list of different strings, each with something in it."""
-    if type(words) is not list or not 1 <= len(words) <= 65536 or {type(word) for word in words} != {str}:
-        raise NotPlain('its tokens are no list of strings, or more than 65,536')
+    if type(words) is not list or {type(word) for word in words} != {str}:
+        raise NotPlain('its tokens are no list of strings')
+    if len(words) > 65536:
+        raise NotPlain(f'it has {len(words):,} tokens, and there can be 65,536')
     if len(set(words)) < len(words):
-        raise NotPlain('a token is there twice')
+        word, _ = Counter(words).most_common(1)[0]
+        raise NotPlain(f'the token {word[:40]!a} is there twice')
     if '' in words:
-        raise NotPlain('a token is empty')
-    if re.search('[\ud800-\udfff]', ''.join(words)):
-        raise NotPlain('a token is half a character')
+        raise NotPlain(f'token {words.index("")} is empty')
+    half = re.search('[\ud800-\udfff]', ''.join(words))
+    if half:
+        raise NotPlain(f'a token has half a character, {half[0]!a}')
+
+
+def check_count(itos, vocab_size):
+    """Raise NotPlain unless itos has vocab_size entries."""
+    if len(itos) != vocab_size:
+        raise NotPlain(f'itos has {len(itos):,} entries, and vocab_size is {vocab_size}')
 
 
 def check_fit(n_tokens, vocab_size):
@@ -151,24 +165,30 @@ def check_hf(json, eos, vocab_size):
     None. A model of vocab_size knows its tokens, except that some special ones may have been added; encode refuses
     these."""
     try:
-        from tokenizers import Tokenizer
+        hf = parse_hf(json)
     except ImportError:   # then no text is encoded or decoded here, either
         return
-    try:
-        with silent_stderr():   # where its panics write a hundred lines
-            hf = Tokenizer.from_str(json)
-            own_ids = hf.get_vocab(with_added_tokens=False)
-            ids = hf.get_vocab(with_added_tokens=True)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as e:   # its panics, for which it has a class of its own, are no Exceptions
-        raise NotPlain(f'json of the tokenizer cannot be read: {str(e)[:80]!a}') from None
+    own_ids = hf.get_vocab(with_added_tokens=False)
+    ids = hf.get_vocab(with_added_tokens=True)
     if not ids:
         raise NotPlain('json of the tokenizer has no tokens')
     check_fit(max(own_ids.values(), default=0) + 1, vocab_size)
     check_fit(max(ids.values()) + 1, pad_to_64(vocab_size))   # transformers may have added an <|endoftext|>
     if eos is not None and ids.get(eos, vocab_size) >= vocab_size:
         raise NotPlain(f'eos of the tokenizer is {eos[:40]!a}, which is not one of the tokens that the model knows')
+
+
+@functools.lru_cache(maxsize=1)   # a large one takes a second
+def parse_hf(json):
+    """The Tokenizer of a tokenizer.json. Raises NotPlain if it is none, ImportError without the package tokenizers."""
+    from tokenizers import Tokenizer
+    try:
+        with silent_stderr():   # where its panics write a hundred lines
+            return Tokenizer.from_str(json)
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as e:   # its panics, for which it has a class of its own, are no Exceptions
+        raise NotPlain(f'json of the tokenizer cannot be read: {str(e)[:80]!a}') from None
 
 
 @contextmanager
@@ -228,10 +248,8 @@ def get_codec(record, with_special=True, vocab_size=None):
         return gpt2_codec(record, with_special)
     if record['kind'] == 'hf':
         return hf_codec(record, with_special, vocab_size)
-    if record['kind'] == 'ids':
-        fail("the text of the model's tokens is not known: its data set's meta.pkl has vocab_size alone; train with "
-             'one that has itos and stoi too')
-    fail(f'the checkpoint has a tokenizer of the kind {record["kind"]!r}; this version knows char, gpt2 and hf')
+    fail("the text of the model's tokens is not known: its data set's meta.pkl has vocab_size alone; train with one "
+         'that has itos and stoi too')   # the kind is 'ids'
 
 
 def char_codec(record):
@@ -303,17 +321,15 @@ def gpt2_codec(record, with_special):
 
 def hf_codec(record, with_special, vocab_size):
     try:
-        from tokenizers import Tokenizer
+        hf = parse_hf(record['json'])
     except ImportError:
         fail("this model's tokenizer needs the package tokenizers: pip install tokenizers")
-    try:
-        hf = Tokenizer.from_str(record['json'])
-    except Exception as e:   # it has no class of its own
-        fail(f"the model's tokenizer cannot be read: {first_line(e)}")
 
     def encode(text):
         try:
             ids = hf.encode(text, add_special_tokens=False).ids or [0]   # some have no token for white space
+        except MemoryError:
+            raise
         except Exception as e:   # it has no class of its own
             fail(f"the model's tokenizer cannot read the prompt: {first_line(e)}; write it otherwise")
         if vocab_size is not None and max(ids) >= vocab_size:

@@ -70,6 +70,8 @@ def check_records(archive, n_bytes):
     records = {info.filename: info for info in infos}
     if len(records) != len(infos):
         raise ValueError('it has two records of one name')
+    if any(info.flag_bits & 1 for info in infos):
+        raise ValueError('it is encrypted')
     if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
         raise ValueError('it is compressed, and torch.save does not compress')
     if sum(info.file_size for info in infos) > n_bytes:

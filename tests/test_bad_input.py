@@ -98,7 +98,7 @@ FILES = [
     # what export.py would have passed on
     ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'sentencepiece'}), EXPORT, 'this version knows char, gpt2'),
     ('out/ckpt.pt', with_itos(lambda itos: itos[:-1]), EXPORT, 'itos of the tokenizer has'),
-    ('out/ckpt.pt', with_itos(lambda itos: itos[:-1] + itos[:1]), EXPORT, 'a token is there twice'),
+    ('out/ckpt.pt', with_itos(lambda itos: itos[:-1] + itos[:1]), EXPORT, 'is there twice'),
     ('out/ckpt.pt', with_itos(lambda itos: list(range(len(itos)))), EXPORT, 'its tokens are no list of strings'),
     ('out/ckpt.pt', with_itos(lambda itos: dict(enumerate(itos))), EXPORT, 'its tokens are no list of strings'),
     ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'hf', 'json': '{', 'eos': None}), EXPORT, 'cannot be read'),

@@ -164,6 +164,19 @@ def test_checksums(tmp_path):
     assert 'Bad CRC-32' in refusal(tmp_path / 'ckpt.pt')
 
 
+def test_an_encrypted_archive(tmp_path):
+    """zipfile's words for it have the name of the record in them, and that may be any."""
+    path = tmp_path / 'ckpt.pt'
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('out of memory/data.pkl', b'N.')
+    data = path.read_bytes()
+    for mark, place in ((b'PK\x03\x04', 6), (b'PK\x01\x02', 8)):   # the flags of the record, and of its entry
+        i = data.index(mark) + place
+        data = data[:i] + bytes([data[i] | 1]) + data[i + 1:]
+    path.write_bytes(data)
+    assert 'it is encrypted' in refusal(path)
+
+
 # a tuple of itself twice, sixty times, as a key: its hash would take 2**60 steps
 DOUBLED = b'\x80\x02}K\x01\x85' + b''.join(b'q%ch%c\x86' % (i, i) for i in range(60)) + b'Ns.'
 PICKLES = [
@@ -251,11 +264,11 @@ FIELDS = [
     (args_with(vocab_size=2**40), 'not (1099511627776, 8)'),
     (args_with(block_size=2**40), 'not (1099511627776, 8)'),
     (args_with(n_embd=2**60), 'n_embd is 1152921504606846976, not between'),
-    (args_with(n_head=1.0), 'n_head is 1.0, not a int'),
-    (args_with(n_layer=True), 'n_layer is True, not a int'),
+    (args_with(n_head=1.0), 'n_head is 1.0, not an int'),
+    (args_with(n_layer=True), 'n_layer is True, not an int'),
     (args_with(n_head=0), 'n_head is 0, not between'),
     (args_with(bias=0), 'bias is 0, not a bool'),
-    (args_with(dropout='0'), "dropout is '0', not a int or float"),
+    (args_with(dropout='0'), "dropout is '0', not an int or float"),
     (args_with(dropout=1.5), 'dropout = 1.5 is invalid'),
     (args_with(vocab_size=None), 'vocab_size is None'),
     ({'model_args': [1]}, 'model_args is a list, not a dict'),
@@ -291,17 +304,17 @@ FIELDS = [
     ({'scaler': 3}, 'scaler is 3'),
     ({'scaler': {'scale': 1.0}}, 'scaler has no growth_factor'),
     (tokenizer_with(kind='char', itos=[1, 2, 3, 4, 5]), 'its tokens are no list of strings'),
-    (tokenizer_with(kind='char', itos=list('aabcd')), 'a token is there twice'),
+    (tokenizer_with(kind='char', itos=list('aabcd')), "the token 'a' is there twice"),
     (tokenizer_with(kind='char', itos=list('abcd')), 'has 4 entries, not 5'),
     (tokenizer_with(kind='char', itos=dict(enumerate('abcde'))), 'its tokens are no list of strings'),
-    (tokenizer_with(kind='char', itos=[*'abcd', '\ud800']), 'a token is half a character'),
+    (tokenizer_with(kind='char', itos=[*'abcd', '\ud800']), 'a token has half a character'),
     (tokenizer_with(kind='char'), 'its tokens are no list of strings'),
     (tokenizer_with(kind=['char']), 'its tokenizer is no record'),
     (tokenizer_with(itos=list('abcde')), 'its tokenizer is no record'),
     (tokenizer_with(kind='gpt2'), '50,257 tokens, more than the 5 that the model knows'),
     (tokenizer_with(kind='hf', json='{}', eos=None), 'json of the tokenizer cannot be read'),
-    (tokenizer_with(kind='hf', json=3), 'its tokenizer has no text'),
-    (tokenizer_with(kind='hf', json='{}', eos=3), 'its tokenizer has no text'),
+    (tokenizer_with(kind='hf', json=3), 'json of the tokenizer is no text'),
+    (tokenizer_with(kind='hf', json='{}', eos=3), 'eos of the tokenizer is no text'),
 ]
 
 
@@ -349,7 +362,7 @@ def test_weights_that_share_memory(tmp_path):
     (BPE, None),
     (BPE[:9], "its tokens are not GPT-2's 50,256"),
     (BPE[:-1] + ['ł'], "its tokens are not GPT-2's 50,256"),
-    (BPE[:-1] + ['a0'], 'a token is there twice'),
+    (BPE[:-1] + ['a0'], "the token 'a0' is there twice"),
     (BPE[:-1] + [b'a0'], 'its tokens are no list of strings'),
     (BPE[1:] + ['zz'], 'its tokens lack some bytes'),
 ])
@@ -484,7 +497,9 @@ def test_moments_of_a_stranger(kind, name, what, change, says):
 
 @pytest.mark.parametrize('changes, says', [
     (dict(step=3), 'step of parameter 0 is 3'),
-    (dict(step=torch.ones(1)), 'has the shape (1,)'),
+    (dict(step=torch.ones(2)), 'has the shape (2,)'),
+    (dict(step=torch.ones(1, 1)), 'has the shape (1, 1)'),
+    (dict(step=torch.ones(1).int()), 'of int32'),
     (dict(step=torch.tensor(3)), 'of int64'),
     (dict(step=torch.tensor(float('nan'))), 'NaN'),
     (dict(step=torch.tensor(-1.0)), 'below 0'),
@@ -507,6 +522,23 @@ def test_moments_of_another_layout():
         assert torch.equal(new[name], old[name]) and new[name].stride() == param.stride()
         assert new[name].data_ptr() != old[name].data_ptr()
     assert new['step'] == 2 and new['step'].dtype == torch.float32 and new['step'].data_ptr() != old['step'].data_ptr()
+
+
+def test_the_step_of_an_old_fused_adamw():
+    """In torch 2.0 it is a tensor (1,): nanoGPT's checkpoints from then have it so."""
+    param, new, old = moments_with('AdamW', 0, step=lambda step: step[None])
+    assert new['step'].shape == () and new['step'] == 2 and new['step'].data_ptr() != old['step'].data_ptr()
+
+
+def test_the_moments_of_a_single_number():
+    """A parameter (1,) keeps its shape."""
+    param = torch.nn.Parameter(torch.ones(1))
+    old = torch.optim.AdamW([param], fused=True)
+    param.grad = torch.ones(1)
+    old.step()
+    new = torch.optim.AdamW([param], fused=True)
+    processes.load_state(new, old.state_dict())
+    assert new.state[param]['exp_avg'].shape == (1,) and new.state[param]['step'].shape == ()
 
 
 @pytest.mark.parametrize('state', [

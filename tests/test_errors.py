@@ -17,7 +17,10 @@ from support import errors
     (RuntimeError('CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate'), True),
     (RuntimeError('Storage size calculation overflowed with sizes=[2, 4611686018427387904]'), True),
     (ValueError('Maximum allowed dimension exceeded'), True),
-    (RuntimeError('mat1 and mat2 shapes cannot be multiplied'), False), (ValueError(), False)])
+    (OSError(errno.ENOMEM, 'Cannot allocate memory'), True), (ValueError('array is too big; `arr.size ...'), True),
+    (RuntimeError('mat1 and mat2 shapes cannot be multiplied'), False), (ValueError(), False),
+    (ValueError("it has a weight 'out of memory', which is not known"), False),   # the words of a file
+    (KeyError('out of memory'), False), (OSError(errno.ENOENT, 'No such file', 'out of memory'), False)])
 def test_out_of_memory_is_one_line(capsys, monkeypatch, e, is_it):
     for script, says in (('train.py', '; lower batch_size'), ('sample.py', '; lower num_samples\n'), ('plot.py', '\n')):
         monkeypatch.setattr(sys, 'argv', [script])
