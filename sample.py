@@ -49,13 +49,13 @@ if out:
 
 # device: the settings 'auto' become what is best on this machine
 device = devices.pick_device(device)
-dtype = devices.pick_sampling_dtype(dtype, device)
 compile, compile_reason = devices.pick_compile(compile, device)
 devices.speed_up(device)
 
 # model and tokenizer
 model, tokenizer = checkpoints.load_model(init_from, out_dir)
 encode, decode = get_codec(tokenizer, vocab_size=model.config.vocab_size)
+dtype = devices.pick_sampling_dtype(dtype, device, model)   # exits if float16 was asked for, and a weight is beyond it
 amp = devices.prepare_sampling(model, device, dtype)   # model.eval(), to the device; a context for matmuls in dtype
 if compile:
     model.forward = torch.compile(model.forward)

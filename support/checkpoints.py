@@ -23,6 +23,8 @@ from support.torch_file import read_torch_file
 from support.tokenizer import WELL_KNOWN, fits, gpt2_tokens, hf_record, hub_id, load_hf_tokenizer, load_tokenizer
 
 locks = []   # of folders, while this process lives
+NAME_DATASET = ('put its meta.pkl into a folder data/NAME, and the name into the checkpoint, in Python: '
+                'c = torch.load(PATH); c.setdefault("config", {})["dataset"] = NAME; torch.save(c, PATH)')
 
 
 # -----------------------------------------------------------------------------
@@ -198,9 +200,11 @@ def checkpoint_tokenizer(checkpoint):
     try:
         check_folder_name(dataset)
     except ValueError as e:
-        fail(f'the checkpoint has no vocabulary, and its {e}; save it anew with one that is')
+        fail(f'the checkpoint has no vocabulary, and its {e}; {NAME_DATASET}')
     folder = os.path.join(DATA, dataset)
     tokenizer, vocab_size = load_tokenizer(folder)
+    if not fits(tokenizer, vocab_size, model_vocab_size) and not dataset:
+        fail(f'the checkpoint has no vocabulary, and names no data set; {NAME_DATASET}')
     if not fits(tokenizer, vocab_size, model_vocab_size):
         fail(f'the checkpoint has no vocabulary, and {folder}/meta.pkl is missing or another; prepare its text again')
     try:
@@ -232,6 +236,8 @@ def load_pretrained(name, dropout=0.0, block_size=None):
         if name in WELL_KNOWN:
             record = {'kind': 'gpt2', 'bpe': [token.decode('latin-1') for token in gpt2_tokens({})]}
     except Exception as e:   # a hub, a cache and strangers' files can raise anything
+        if is_out_of_memory(e):
+            raise
         fail(f'{what} cannot be loaded: {first_line(e)}')
     bad = find_not_finite(model)
     if bad:

@@ -50,6 +50,7 @@ def count_tokens(data_dir, split, block_size):
     """The number of tokens in train.bin or val.bin. Exits if there are too few, or if it cannot be read."""
     path = os.path.join(data_dir, f'{split}.bin')
     if not os.path.exists(path):
+        check_not_busy(data_dir)
         there = sorted(p.parent.name for p in DATA.glob('*/prepare.py'))
         name = os.path.basename(os.path.normpath(data_dir))
         advice = ''
@@ -119,21 +120,37 @@ def check_prepared(data_dir):
     """Exit if the files of a data set do not belong together, as after a prepare.py that was killed between two of
     them. What each should be stands in dataset.json; a folder without one, such as nanoGPT's, passes. However large
     the files are, 16 MiB of each are read."""
+    if is_as_prepared(data_dir):
+        return
+    check_not_busy(data_dir)
+    if not is_as_prepared(data_dir):   # nor now, that nobody writes there any longer
+        fail(f'train.bin, val.bin and meta.pkl in {data_dir} were not written together; prepare the text again (or, if '
+             f'another program has written them, remove {SIDECAR} there)')
+
+
+def is_as_prepared(data_dir):
+    """Whether the files of a data set are what dataset.json says, or there is none. Exits if one cannot be read."""
     path = os.path.join(data_dir, SIDECAR)
     if not os.path.exists(path):
-        return
+        return True
     try:
         check_regular(path)
         with open(path, 'rb') as f:
             recorded = json.loads(f.read(10_000))   # it has some hundred bytes
-        is_same = recorded == describe(data_dir)
+        return recorded == describe(data_dir)
     except (ValueError, RecursionError):   # it is damaged
-        is_same = False
+        return False
     except OSError as e:
         fail(f'{e.filename} cannot be read: {e.strerror}')
-    if not is_same:
-        fail(f'train.bin, val.bin and meta.pkl in {data_dir} were not written together; prepare the text again (or, if '
-             f'another program has written them, remove {SIDECAR} there)')
+
+
+def check_not_busy(data_dir):
+    """Exit if a prepare.py is writing a data set to a folder."""
+    try:
+        if os.path.isdir(data_dir):
+            unlock(lock(data_dir))
+    except BlockingIOError:
+        fail(f'prepare.py is still writing to {data_dir}; wait for it, and start again')
 
 
 def describe(data_dir):
@@ -171,11 +188,20 @@ def check_vocabulary(data_dir, data_tokenizer, data_vocab_size, model_tokenizer,
     files only a part is read: the first and the last million tokens, and some thousand between."""
     is_same = all(data_tokenizer.get(k) == model_tokenizer.get(k) for k in ('kind', 'itos', 'json'))
     if not is_same or not fits(data_tokenizer, data_vocab_size, model_vocab_size):
-        fail(f'the vocabulary in {data_dir} is not that of the model; prepare the text with the same one')
+        fail(f'the vocabulary in {data_dir} is not that of the model: {name_tokens(data_tokenizer, data_vocab_size)} '
+             f'there, {name_tokens(model_tokenizer, model_vocab_size)} in the model; choose the --dataset that it was '
+             'trained on, or train another model, with --init_from=scratch')
     for split in ('train', 'val'):
         ids = np.memmap(os.path.join(data_dir, f'{split}.bin'), dtype=np.uint16, mode='r')
         for part in (ids[:10**6], ids[-10**6:], ids[::len(ids) // 1000 + 1]):
             check_ids(part, model_vocab_size, data_dir)
+
+
+def name_tokens(record, vocab_size):
+    """What a tokenizer knows, in some words."""
+    names = {'char': 'characters', 'gpt2': "tokens of GPT-2's", 'hf': 'tokens of a Hugging Face tokenizer',
+             'ids': 'tokens without a text'}
+    return f"{vocab_size:,} {names[record['kind']]}"
 
 
 # -----------------------------------------------------------------------------
@@ -254,7 +280,8 @@ def encode_chars(text):
         is_used[code_points(start)] = True
     chars = np.flatnonzero(is_used)
     if len(chars) > 65536:
-        fail(f'the text has {len(chars):,} distinct characters; uint16 ids have room for 65,536')
+        fail(f'the text has {len(chars):,} distinct characters; uint16 ids have room for 65,536: prepare it as tokens, '
+             'with data/ecadequeiuroz/prepare.py')
     id_of = np.zeros(0x110000, dtype='<u2')
     id_of[chars] = np.arange(len(chars))
     ids = np.empty(len(text), dtype='<u2')
@@ -311,7 +338,8 @@ class Encoder:
         hf = load_hf_tokenizer(name, f'tokenizer {name}')
         vocab_size = max(len(hf), 1 + max(hf.get_vocab().values()))   # some leave ids out
         if vocab_size > 65536:
-            fail(f'tokenizer {name} has {vocab_size:,} tokens; uint16 ids have room for 65,536')
+            fail(f'tokenizer {name} has {vocab_size:,} tokens; uint16 ids have room for 65,536: take another with '
+                 '--tokenizer=')
         self.fast = hf.backend_tokenizer
         self.end = hf.eos_token_id
         if hf.unk_token_id != self.end:   # GPT-2's says that they are the same, and needs neither for a text
@@ -325,6 +353,8 @@ class Encoder:
             return self.fast.encode_ordinary(text)
         try:
             return self.encode_fast(text)
+        except MemoryError:
+            raise
         except Exception as e:   # it has no class of its own
             unknown = [f'{c!r} (U+{ord(c):04X})' for c in sorted(set(text)) if not self.is_known(c)]
             reason = f'cannot read the text: {first_line(e)}'

@@ -8,6 +8,7 @@ import torch
 from support.cpu import can_pack, has_bfloat16, pack_weights
 from support.errors import fail, first_line
 
+FLOAT16_MAX = 65504
 SUPPORTED = 'auto, cpu, mps (a Mac), cuda or cuda:N (NVIDIA, or AMD with ROCm)'
 
 
@@ -61,11 +62,28 @@ def pick_dtype(dtype, device):
     return 'float32'
 
 
-def pick_sampling_dtype(dtype, device):
-    """The name of the dtype to sample in. As pick_dtype, but a CPU reads its weights in float16 where it can."""
+def pick_sampling_dtype(dtype, device, model=None):
+    """The name of the dtype to sample in. As pick_dtype, but a CPU reads its weights in float16 where it can. Weights
+    of the model that are beyond float16 need another: 'auto' takes float32."""
+    chosen = pick_dtype(dtype, device)
     if dtype == 'auto' and torch.device(device).type == 'cpu':
-        return 'float16' if can_pack() else 'float32'
-    return pick_dtype(dtype, device)
+        chosen = 'float16' if can_pack() else 'float32'
+    if model is not None and chosen == 'float16' and largest_weight(model) > FLOAT16_MAX:
+        if dtype == 'float16':
+            fail(f'dtype = float16 ends at {FLOAT16_MAX}, and the model has a weight of {largest_weight(model):.6g}; '
+                 'use --dtype=float32, or bfloat16')
+        return 'float32'
+    return chosen
+
+
+def largest_weight(model):
+    """The largest absolute value among the weights that are multiplied in a half precision."""
+    largest = 0.0
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            low, high = torch.aminmax(module.weight.detach())
+            largest = max(largest, -low.item(), high.item())
+    return largest
 
 
 def check_dtype(dtype):

@@ -421,6 +421,8 @@ def load_hf_tokenizer(name, what):
         hf.backend_tokenizer.no_truncation()   # as some were saved
         hf.backend_tokenizer.no_padding()
         known = set(hf.get_vocab()) - set(hf.all_special_tokens)
+    except MemoryError:
+        raise
     except Exception as e:   # a hub, a cache and strangers' files can raise anything
         fail(f'{what} cannot be loaded: {first_line(e)}')
     if not known:   # what transformers makes of a model's folder without them

@@ -348,6 +348,20 @@ def test_data_sets_that_are_no_folder_in_data(tmp_path, dataset, says):
     assert says in str(e.value) and '\n' not in str(e.value)
 
 
+def test_a_checkpoint_that_names_no_data_set(prepared, tmp_path):
+    """The advice helps, as it is written."""
+    torch.save({'model': CHECKPOINT['model'], 'model_args': ARGS}, tmp_path / 'ckpt.pt')
+    args = ['sample.py', f'--out_dir={tmp_path}', '--num_samples=1', '--start=a', '--max_new_tokens=3']
+    said = prepared.run(*args, fails=True)
+    assert 'the checkpoint has no vocabulary, and names no data set; put its meta.pkl into a folder data/NAME' in said
+    advice = said.partition('in Python: ')[2].strip()
+    (prepared / 'data/letras').mkdir()
+    meta = {'vocab_size': 5, 'itos': dict(enumerate('abcd\n')), 'stoi': {c: i for i, c in enumerate('abcd\n')}}
+    (prepared / 'data/letras/meta.pkl').write_bytes(pickle.dumps(meta))
+    exec(advice, {'torch': torch, 'PATH': str(tmp_path / 'ckpt.pt'), 'NAME': 'letras'})
+    assert prepared.run(*args).startswith('a')
+
+
 def test_weights_that_share_memory(tmp_path):
     """A thousand layers that are one."""
     weights = dict(CHECKPOINT['model'])

@@ -323,6 +323,30 @@ def test_a_mixture_is_refused_and_a_folder_without_a_record_passes(bare):
     bare.run(*args)
 
 
+def test_a_prepare_that_still_writes(bare, monkeypatch, capsys):
+    """Its files are no mixture, and not missing: the training says that they come, and counts them when they are
+    there."""
+    folder = bare / ECA
+    args = ['train.py', *ARGS, '--eval_only=True']
+    held = lock(str(folder))
+    assert 'prepare.py is still writing to' in bare.run(*args, fails=True)
+    unlock(held)
+    assert 'run python data/ecadequeiuroz_char/prepare.py first' in bare.run(*args, fails=True)
+    bare.run(f'{ECA}/prepare.py', f'{ECA}/amostra.txt')
+    new = (folder / 'val.bin').read_bytes()
+    (folder / 'val.bin').write_bytes(new[:-2])
+    held = lock(str(folder))
+    assert 'prepare.py is still writing to' in bare.run(*args, fails=True)
+    unlock(held)
+    assert 'were not written together' in bare.run(*args, fails=True)
+
+    def end_of_writing(path):
+        (folder / 'val.bin').write_bytes(new)
+
+    monkeypatch.setattr(dataset, 'unlock', end_of_writing)   # it ended between the two looks
+    dataset.check_prepared(str(folder))
+
+
 def test_the_same_text_again_changes_nothing(bare):
     def marks():
         return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (bare / ECA).iterdir()}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from support import errors
+from support.printable import printable_line
 
 
 @pytest.mark.parametrize('e, is_it', [
@@ -85,6 +86,10 @@ def test_a_mistake_is_one_line(monkeypatch, message, said):
     with pytest.raises(SystemExit) as e:
         errors.fail(message)
     assert e.value.code == f'train.py: {said}' and e.value.code.isprintable()
+
+
+def test_a_text_on_one_line():
+    assert printable_line('a\n\tb\x1b[2J\u200bc\xa0d\ud800') == 'a  b\ufffd[2Jc d\ufffd'
 
 
 def test_exceptions_that_cannot_say_what_they_are():

@@ -8,6 +8,7 @@ import torch
 from conftest import ECA, PORTUGUESE, TINY, assert_same_logits, export, load
 
 from model import GPT, GPTConfig
+from support.cpu import can_pack
 from support.tokenizer import get_codec, gpt2_tokens
 
 @pytest.mark.parametrize('bias', [False, True])
@@ -115,3 +116,23 @@ def test_weights_beyond_float16_stay_float32(prepared, tmp_path, weight, dtype):
     assert all(w.dtype == dtype for w in alone.values())
     assert ('in float32, since float16 ends at 65504' in said) == (dtype == torch.float32)
     assert '---' in prepared.run('sample.py', f'--out_dir={tmp_path}/given', '--max_new_tokens=5')
+
+
+@pytest.mark.skipif(not can_pack(), reason='float16 is of x86 processors here')
+@pytest.mark.parametrize('weight, dtype', [(-65504, 'float16'), (65536, 'float32'), (-1e18, 'float32')])
+def test_weights_beyond_float16_are_sampled_in_float32(prepared, tmp_path, weight, dtype):
+    """Packed they would become 65504, and be others."""
+    config = dict(block_size=8, vocab_size=3, n_layer=1, n_head=1, n_embd=4)
+    weights = GPT(GPTConfig(**config)).state_dict()
+    weights['transformer.h.0.mlp.c_proj.weight'][0, 0] = weight
+    torch.save({'model': weights, 'model_args': config, 'tokenizer': {'kind': 'char', 'itos': ['\n', 'a', 'b']}},
+               tmp_path / 'ckpt.pt')
+    args = ['sample.py', f'--out_dir={tmp_path}', '--max_new_tokens=9', '--device=cpu', '--num_samples=2']
+    process = prepared.start(*args)
+    text, said = process.communicate(timeout=100)
+    assert f'dtype: {dtype}, ' in said and 'out of range' not in said
+    assert prepared.run(*args, f'--dtype={dtype}') == text
+    assert '---' in prepared.run(*args, '--dtype=bfloat16')
+    if dtype == 'float32':
+        said = prepared.run(*args, '--dtype=float16', fails=True)
+        assert f'ends at 65504, and the model has a weight of {abs(weight):.6g}; use --dtype=float32, or bfl' in said

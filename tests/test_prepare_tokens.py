@@ -301,6 +301,50 @@ def test_documents_that_are_invalid(bare, tiktoken_cache, files, says):
     assert [path.name for path in (bare / 'data/openwebtext').iterdir()] == ['prepare.py']
 
 
+IN_A_WORKER = '''
+import os
+import runpy
+import signal
+import sys
+from support.dataset import Encoder
+encode = Encoder.encode
+parent = os.getpid()
+
+
+def end(self, text):
+    if os.getpid() == parent:
+        return encode(self, text)
+    if sys.argv[-1] == '--num_proc=2':
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise MemoryError
+
+
+Encoder.encode = end
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+'''   # runs prepare.py; the processes that tokenize for it are killed, or, of three, have no memory
+
+
+@pytest.mark.parametrize('num_proc, says', [
+    (2, 'a process that tokenizes was killed, perhaps since memory ran out; try'),
+    (3, 'memory ran out; take a shorter text (or, where there is one, a lower')])
+def test_a_worker_that_ends(bare, tiktoken_cache, num_proc, says):
+    datasets.Dataset.from_dict({'text': DOCUMENTS[:200]}).to_json(bare / 'um.jsonl')
+    said = bare.run('-c', IN_A_WORKER, PREPARE, 'um.jsonl', '--val_share=0.2', f'--num_proc={num_proc}',
+                    env={'TIKTOKEN_CACHE_DIR': tiktoken_cache}, fails=True)
+    assert said.startswith(f'prepare.py: {says}')
+    assert [path.name for path in (bare / 'data/openwebtext').iterdir()] == ['prepare.py']
+
+
+def test_what_a_worker_says(bare):
+    """The error of another process is that of this one."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({'a': 0, 'b': 1}))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(bare / 'ab')
+    datasets.Dataset.from_dict({'text': ['a', 'b'] * 50 + ['c'] * 100}).to_json(bare / 'um.jsonl')
+    said = bare.run(PREPARE, 'um.jsonl', '--tokenizer=ab', '--num_proc=2', fails=True, real=True)
+    assert "tokenizer ab has no token for 'c' (U+0063)" in said
+
+
 @pytest.mark.parametrize('dataset', ['shakespeare_char', 'shakespeare', 'ecadequeiuroz', 'openwebtext'])
 def test_help(bare, dataset):
     printed = bare.run(f'data/{dataset}/prepare.py', '--help')

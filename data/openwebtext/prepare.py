@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, f
 import support.interrupt   # noqa: E402, F401   first: from here on Ctrl-C ends the script without a traceback
 from support.dataset import (SAMPLE_CHARS, TOKENIZER, Encoder, begin, check_split, command_line,   # noqa: E402
                              split_text, write_token_files)
-from support.errors import fail, first_line   # noqa: E402
+from support.errors import fail, first_line, is_out_of_memory   # noqa: E402
 from support.texts import HEAD, check_kind, count_accents, normalise, warn_of_two_ways   # noqa: E402
 
 # the scripts that data sets used to come with no longer run; this branch has the same documents as Parquet files
@@ -192,6 +192,7 @@ if __name__ == '__main__':
         fail(f'val_share = {args.val_share} is invalid: it must be above 0 and at most 0.5')
     try:
         from datasets import Features, List, Value, disable_progress_bars, logging
+        from datasets.exceptions import DatasetGenerationError
     except ImportError:
         fail('it needs the package datasets: pip install datasets')
     logging.set_verbosity(logging.CRITICAL)   # what goes wrong, fail() says
@@ -214,10 +215,14 @@ if __name__ == '__main__':
         sample = (row['text'] or '' for row in rows['test'])
         encoder.check_gives_back(''.join(itertools.islice(sample, ROWS))[:SAMPLE_CHARS])
         ids = {'train': tokenize_rows(rows['train'], 'train'), 'val': tokenize_rows(rows['test'], 'val')}
-    except MemoryError:
-        raise
     except Exception as e:   # a hub, a cache, a full disk and strangers' files can raise anything
-        fail(f'the documents cannot be read: {first_line(e.__cause__ or e)}')
+        if isinstance(e, DatasetGenerationError):
+            e = e.__cause__ or e
+        if is_out_of_memory(e):
+            raise e from None
+        if 'abruptly died' in str(e):   # the words of datasets
+            fail('a process that tokenizes was killed, perhaps since memory ran out; try a lower --num_proc=')
+        fail(f'the documents cannot be read: {first_line(e)}')
     write_token_files(here, batches('train', ids['train']), batches('val', ids['val']), encoder.meta)
     total = {name: sum(int(count(ids[part], name)) for part in ids) for name in numbers}
     n_tokens = {part: os.path.getsize(os.path.join(here, f'{part}.bin')) // 2 for part in ids}
