@@ -15,7 +15,6 @@ import torch
 
 from support import checkpoints, devices, terminal
 from support.errors import catch_crashes, fail
-from support.files import check_own_kind, write_whole
 from support.settings import check_sample_settings
 from support.tokenizer import get_codec
 
@@ -44,7 +43,7 @@ compile = 'false'       # torch.compile pays only for very long samples
 exec(open(os.path.join(os.path.dirname(__file__), 'configurator.py'), encoding='utf-8').read())
 check_sample_settings(globals())
 if out:
-    check_own_kind(out, ends=f'\n{terminal.DASHES}\n'.encode())   # exits unless it is a new file, or one of samples
+    terminal.check_samples_file(out)   # exits unless it is a new file, or one of samples
 # -----------------------------------------------------------------------------
 
 # device: the settings 'auto' become what is best on this machine
@@ -116,8 +115,7 @@ texts, _ = continuations(samples)
 if screen is not None:
     texts = screen.finish(texts)   # those that it has not shown whole
 if out:
-    whole = ''.join(f'{start}{text}\n{terminal.DASHES}\n' for text in texts)
-    write_whole(out, lambda f: f.write(whole.encode()))
+    terminal.write_samples(out, start, texts)
     print(f'wrote {out}', file=sys.stderr)
 else:
     for text in texts:

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
 from model import GPT, GPTConfig
-from support import checkpoints, devices, evaluate, processes, report, signals
+from support import checkpoints, devices, evaluate, processes, report, run_folder, signals
 from support.dataset import OpenSplits, check_ids, check_prepared, check_vocabulary, find_dataset
 from support.errors import catch_crashes, check_finite, fail
 from support.printable import printable_line
@@ -140,9 +140,9 @@ def get_batch(split, number):
     return windows[:, :-1], windows[:, 1:]
 
 
-# a run to resume is read when no other training is in out_dir, which might still save: locked by rank 0, then read
-if is_master and init_from == 'resume' and not eval_only:
-    checkpoints.claim_old_run(out_dir)
+# out_dir is this training's alone, which rank 0 sees to before a run to resume is read; eval_only leaves it alone
+if is_master and not eval_only:
+    run_folder.claim(out_dir, is_resume=init_from == 'resume')
 if is_ddp and init_from == 'resume':
     processes.start(backend)   # the ranks meet, for torch.distributed: none reads before rank 0 has the lock
 
@@ -301,7 +301,8 @@ def save(is_best):
         }
         if is_best:
             tqdm.write(f'saving checkpoint to {out_dir}')
-        checkpoints.save_run(checkpoint, out_dir, is_best, log.set_old_aside)
+        checkpoints.save_run(checkpoint, out_dir, is_best, log.suffix)
+        log.set_old_aside()   # the files of another training, which have waited for this
 
 
 def run_s():
@@ -309,16 +310,12 @@ def run_s():
     return time.perf_counter() - started
 
 
-# out_dir, the log and the progress bar; eval_only leaves out_dir alone
+# the log and the progress bar
 wandb = None
-old_files = []   # names of files in out_dir from another run, which stay until this one has something to save
 if is_master and wandb_log:
-    wandb = report.start_wandb(config)   # first: where it does not start, nothing has been touched
-if is_master and init_from != 'resume' and not eval_only:
-    checkpoints.claim_out_dir(out_dir)
-    old_files = checkpoints.find_old_files(out_dir)
+    wandb = report.start_wandb(config)   # first: where it does not start, no file has been touched
 if is_master:
-    log = report.RunLog(config, iter_num, old_files, wandb)   # log(line, **numbers) prints and keeps them
+    log = report.RunLog(config, iter_num, wandb)   # log(line, **numbers) prints and keeps them
 
 # Ctrl-C and other signals do not interrupt training: their numbers are put into this list, and the loop looks there;
 # output that nobody takes any longer counts as one

@@ -3,7 +3,7 @@ What the scripts stand on. Each file is one room for one thing, and imports only
 
     report.py       log.csv, wandb, the summary of a run, the command to type next
     evaluate.py     sweeps of val.bin, bits per character, baselines
-    checkpoints.py  a run's folder and its checkpoints: save, load, resume; pretrained models
+    checkpoints.py  checkpoints: save, load, resume; pretrained models
     processes.py    training in several processes, by torchrun
     pretrained.py   GPT-2s of others: their files against their config.json
     checks.py       checks of what comes from outside: checkpoints, tokenizers, the state of optimizers
@@ -16,6 +16,7 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     pickles.py      meta.pkl's format, without what can harm
     terminal.py     what sample.py shows on a terminal
     settings.py     checks of settings
+    run_folder.py   a run's folder: one training has it, another one's files are kept
     files.py        files that are whole or not there, locks
     signals.py      stopping on Ctrl-C and other signals
     errors.py       one line instead of a traceback
@@ -23,5 +24,6 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     interrupt.py    Ctrl-C while a script still imports
 
 These do not need torch, so that the prepare.py scripts and tools/plot.py start at once:
-report, evaluate, dataset, texts, tokenizer, pickles, terminal, settings, files, signals, errors, printable, interrupt.
+report, evaluate, dataset, texts, tokenizer, pickles, terminal, settings, run_folder, files, signals, errors, printable,
+interrupt.
 """

@@ -1,14 +1,15 @@
 """
-Checkpoints: ckpt.pt is the best state of a run (or the last evaluated), last.pt the newest, if that is another one.
+Checkpoints: save, load, resume.
 
 Each is a dict of tensors and plain values, which torch.load(weights_only=True) accepts: a file from a stranger can be
 wrong, but cannot run code. What is wrong is found when it is loaded, by checks.py. nanoGPT's checkpoints are read too,
-and nanoGPT reads ours. Also here: the folder of a run, and models that somebody else has trained.
+and nanoGPT reads ours. Also here: models that somebody else has trained.
 """
 
 import math
 import os
 import sys
+from contextlib import suppress
 
 import torch
 
@@ -17,47 +18,14 @@ from support import processes
 from support.checks import check_checkpoint, check_folder_name, check_tokenizer
 from support.dataset import DATA
 from support.errors import fail, first_line, is_out_of_memory
-from support.files import check_regular, lock, remove_halves, write_whole
+from support.files import write_whole
 from support.pretrained import check_pretrained
+from support.run_folder import STATES, find, path_of
 from support.torch_file import read_torch_file
 from support.tokenizer import WELL_KNOWN, fits, gpt2_tokens, hf_record, hub_id, load_hf_tokenizer, load_tokenizer
 
-locks = []   # of folders, while this process lives
 NAME_DATASET = ('put its meta.pkl into a folder data/NAME, and the name into the checkpoint, in Python: '
                 'c = torch.load(PATH); c.setdefault("config", {})["dataset"] = NAME; torch.save(c, PATH)')
-
-
-# -----------------------------------------------------------------------------
-# the folder of a run
-
-def claim_out_dir(out_dir):
-    """Make the folder of a run, lock it while this process lives, and remove temporary files of killed processes."""
-    try:
-        os.makedirs(out_dir, exist_ok=True)
-        locks.append(lock(out_dir))
-        remove_halves(out_dir, 'ckpt.pt', 'last.pt', 'log.csv')
-    except BlockingIOError:
-        fail(f'out_dir = {out_dir} is in use by another training; wait for it, or choose another with --out_dir=')
-    except OSError as e:
-        fail(f'out_dir = {out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
-
-
-def claim_old_run(out_dir):
-    """As claim_out_dir, of a run to resume: before it is read, since another training may be saving there. Makes no
-    folder where there is none."""
-    if os.path.isdir(out_dir):
-        claim_out_dir(out_dir)
-
-
-def find_old_files(out_dir):
-    """The names of another training's files, which the training that begins in this folder sets aside when its own
-    first state is on the disk: until then they are that training's still, and it can be resumed."""
-    names = [name for name in ('ckpt.pt', 'last.pt', 'log.csv') if os.path.lexists(os.path.join(out_dir, name))]
-    checkpoints = [name for name in names if name.endswith('.pt')]
-    if checkpoints:
-        print(f'{out_dir} has {" and ".join(checkpoints)} of another training, which this one will replace, and keep '
-              'as .old')
-    return names
 
 
 # -----------------------------------------------------------------------------
@@ -68,26 +36,16 @@ def save_checkpoint(checkpoint, path):
     write_whole(path, lambda f: torch.save(checkpoint, f))
 
 
-def save_run(checkpoint, out_dir, is_best, set_old_aside):
-    """Write the state of a training to out_dir, once, since a large one takes seconds: if is_best as ckpt.pt, to
-    sample and to resume from, else as last.pt, to resume from. set_old_aside() is called when the state is on the
-    disk, before it takes a name."""
-    last_path = os.path.join(out_dir, 'last.pt')
-    best_path = os.path.join(out_dir, 'ckpt.pt')
-
-    def write(f):
-        torch.save(checkpoint, f)
-        f.flush()
-        os.fsync(f.fileno())   # a full disk shows here, and another training's files stay where they are
-        set_old_aside()
-
-    write_whole(last_path, write)
-    try:
-        if is_best:   # after a kill at this point, the evaluation is repeated
-            check_regular(best_path)
-            os.replace(last_path, best_path)
-    except OSError as e:   # on Windows, while another program reads the file
-        fail(f'{e.filename} could not be renamed ({e.strerror}); close what uses it, and add --init_from=resume')
+def save_run(checkpoint, out_dir, is_best, suffix):
+    """Write the state of a training to out_dir, once, since a large one takes seconds: if is_best to ckpt.pt, to sample
+    and to resume from, else to last.pt, to resume from. suffix is added to the names."""
+    last_path = path_of(out_dir, 'last.pt', suffix)
+    if not is_best:
+        save_checkpoint(checkpoint, last_path)
+        return
+    save_checkpoint(checkpoint, path_of(out_dir, 'ckpt.pt', suffix))
+    with suppress(OSError):   # there is none; or it is being read, on Windows: load_run takes the newer one
+        os.remove(last_path)
 
 
 # -----------------------------------------------------------------------------
@@ -98,8 +56,10 @@ def load_checkpoint(path, dropout=0.0):
     for the optimizers' state, which load_optimizers checks. Exits if the file is something else."""
     if not os.path.exists(path):
         advice = 'train first, or give the folder of a run as --out_dir'
-        if os.path.exists(os.path.join(os.path.dirname(path), 'last.pt')):
-            advice = ('there is last.pt: go on with that training, by train.py --init_from=resume, to its next '
+        folder = os.path.dirname(path)
+        newer = find(folder, ['last.pt']) + [f'{name}.new' for name in find(folder, STATES, '.new')]
+        if newer:
+            advice = (f'there is {newer[0]}: go on with that training, by train.py --init_from=resume, to its next '
                       'evaluation')
         fail(f'there is no {path}; {advice}')
     try:
@@ -129,15 +89,25 @@ def find_not_finite(model):
     return names[0] if names else 'all together'
 
 
+def iter_num_of(path):
+    """The iteration at which a state was saved, without reading it all; NaN if the file does not say."""
+    try:
+        return float(read_torch_file(path, device='meta')['iter_num'])
+    except Exception:   # as in load_checkpoint, which says what is wrong
+        return math.nan
+
+
 def load_run(config):
     """(model, checkpoint) to resume from: the newest state in out_dir; with eval_only the one that sample.py writes
     with, which may be a model alone. Exits if train.py's settings describe a model of another shape."""
     out_dir = config['out_dir']
-    names = ['last.pt', 'ckpt.pt']   # the newest state, if there are both
-    if config['eval_only']:
-        names.reverse()
-    found = [name for name in names if os.path.exists(os.path.join(out_dir, name))]
-    name = found[0] if found else 'ckpt.pt'
+    best_path = os.path.join(out_dir, 'ckpt.pt')
+    last_path = os.path.join(out_dir, 'last.pt')
+    name = 'ckpt.pt'
+    if os.path.exists(last_path):   # nearly always the newer one; not after a kill between two lines of save_run
+        is_older = os.path.exists(best_path) and iter_num_of(last_path) < iter_num_of(best_path)
+        if not is_older and not (config['eval_only'] and os.path.exists(best_path)):
+            name = 'last.pt'
     model, checkpoint = load_checkpoint(os.path.join(out_dir, name), config['dropout'])
 
     if 'optimizer' not in checkpoint and config['eval_only']:   # a model alone, as tools/export.py writes it

@@ -443,15 +443,22 @@ def write_token_files(folder, train, val, meta):
     if meta:
         contents['meta.pkl'] = pickle.dumps(meta)
     try:
+        is_begun = False
         with waiting_for_lock(folder):
             with ExitStack() as stack:
                 fill_files(stack, folder, contents)
                 if not os.path.exists(os.path.join(folder, SIDECAR)):
                     write_sidecar(folder)
+                is_begun = True
             if not meta and os.path.exists(os.path.join(folder, 'meta.pkl')):
                 os.remove(os.path.join(folder, 'meta.pkl'))
             write_sidecar(folder)
     except OSError as e:
+        if is_begun:
+            cause = ''
+            if isinstance(e, PermissionError):   # Windows replaces no file that is open
+                cause = ' (a training may be reading it: end that first)'
+            fail(f'{e.filename2 or e.filename} cannot be replaced: {e.strerror}{cause}; prepare the text again')
         fail(f'{folder} cannot be written to: {e.strerror}; its files are as they were')
 
 
@@ -478,7 +485,7 @@ def waiting_for_lock(folder):
     try:
         yield
     finally:
-        unlock(held)
+        unlock(folder, held)
 
 
 def write_files(folder, contents):

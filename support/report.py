@@ -11,16 +11,16 @@ from tqdm import tqdm
 
 from support.errors import fail, first_line
 from support.evaluate import bits_per_char, unigram_loss
-from support.files import set_aside, write_whole
+from support.files import write_whole
+from support.run_folder import LOG, STATES, choose_suffix, find, path_of, take_names
 
 LOSSES = ['loss', 'train_loss', 'val_loss']   # of a batch; of an evaluation
 COLUMNS = ['iter', 'elapsed_s', 'lr', *LOSSES]
 
 
-def open_log(out_dir, iter_num=0, name='log.csv'):
-    """A csv.DictWriter that appends to out_dir/log.csv. Of a run that resumes at iter_num the rows before it are
-    kept."""
-    path = os.path.join(out_dir, name)
+def open_log(path, iter_num=0):
+    """A csv.DictWriter that appends to a log.csv. Of a run that resumes at iter_num the rows before it are kept.
+    Raises OSError."""
     header = ','.join(COLUMNS) + '\n'
     rows = []
     if iter_num > 0 and os.path.isfile(path):
@@ -47,23 +47,21 @@ def is_row_before(row, iter_num):
 
 class RunLog:
     """log(line, **row) prints a line, and keeps its numbers as a row of log.csv and in wandb, a module or None. With
-    eval_only no file is written.
+    eval_only no file is written. suffix is what the run adds to the names of its files: see run_folder.py."""
 
-    old_files, the list from find_old_files, are those of another training in out_dir. While there are any, the rows
-    go to log.csv.new: two mistaken starts, killed or stopped, take nothing from the training that was there.
-    """
-
-    def __init__(self, config, iter_num, old_files, wandb):
+    def __init__(self, config, iter_num, wandb):
         self.out_dir = config['out_dir']
-        self.old_files = old_files
         self.wandb = wandb
+        self.suffix = ''
         self.rows = None
-        if not config['eval_only']:
-            name = 'log.csv.new' if old_files else 'log.csv'
-            try:
-                self.rows = open_log(self.out_dir, iter_num, name)
-            except OSError as e:
-                fail(f'out_dir = {self.out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
+        if config['eval_only']:
+            return
+        if config['init_from'] != 'resume':
+            self.suffix = choose_suffix(self.out_dir)
+        try:
+            self.rows = open_log(path_of(self.out_dir, LOG, self.suffix), iter_num)
+        except OSError as e:
+            fail(f'out_dir = {self.out_dir} cannot be written to: {e.strerror}; choose another with --out_dir=')
 
     def __call__(self, line, elapsed_s, **row):
         tqdm.write(line)   # print() would tear the progress bar
@@ -73,16 +71,20 @@ class RunLog:
             self.wandb.log({k.replace('_loss', '/loss'): v for k, v in row.items()})
 
     def set_old_aside(self):
-        """Set another training's files aside, its log with its checkpoints; this log takes the name. Raises
-        OSError."""
-        if not self.old_files:
+        """Now that this run has saved a state, set another training's files aside. If that fails, say so: all are
+        kept, and the next time it is tried again."""
+        if self.suffix == '':
             return
-        path = os.path.join(self.out_dir, 'log.csv')
         self.rows.file.close()   # Windows renames no file that is open
-        set_aside(self.out_dir, self.old_files)
-        os.rename(f'{path}.new', path)
-        self.old_files.clear()
-        self.rows = append_to(path)
+        try:
+            take_names(self.out_dir)
+            self.suffix = ''
+        except OSError as e:   # on Windows, while another program reads a file
+            names = ' and '.join(f'{name}.new' for name in find(self.out_dir, STATES, '.new'))
+            tqdm.write(f'{e.filename}, of another training, could not be renamed ({e.strerror}): close what uses it; '
+                       f'until the next save, or --init_from=resume, this one is {names} in {self.out_dir}')
+        new = '.new' if find(self.out_dir, [LOG], '.new') else ''
+        self.rows = append_to(path_of(self.out_dir, LOG, new))
 
 
 def start_wandb(config):
@@ -108,7 +110,10 @@ def print_summary(out_dir, seconds, tokens_read, val_loss, data_dir, tokenizer, 
     unit = 'character' if tokenizer['kind'] == 'char' else 'token'
     bits = bits_per_char(val_loss, decode, data_dir)
     baseline_bits = bits_per_char(baseline, decode, data_dir)
-    files = [name for name in ('ckpt.pt', 'last.pt', 'log.csv') if os.path.exists(os.path.join(out_dir, name))]
+    files = find(out_dir, (*STATES, LOG))
+    new_files = [f'{name}.new' for name in find(out_dir, STATES, '.new')]
+    if new_files:   # the others are another training's
+        files = new_files
 
     print(f'  time      {tqdm.format_interval(seconds)}, evaluations included')
     print(f'  read      {tokens_read:,} tokens, {tokens_read / tokens_in_train:.2f} times train.bin')

@@ -1,7 +1,6 @@
 """Checks of settings: what would fail later, and less clearly, fails here in one line."""
 
 import math
-import os
 
 from support.errors import fail
 
@@ -31,8 +30,6 @@ def check_sample_settings(config):
     if not 0 < config['top_p'] <= 1:
         fail(f"top_p = {config['top_p']} is invalid: it must be above 0 and at most 1")
     check_numbers(config)
-    if config['out']:
-        check_output('out', config['out'])
 
 
 def check_explain_settings(config):
@@ -41,22 +38,6 @@ def check_explain_settings(config):
     check_at_least(0, config, 'max_new_tokens', 'temperature', 'top_k')
     check_at_least(1, config, 'top')
     check_numbers(config)
-
-
-def check_output(name, path):
-    """Exit if a file named by a setting cannot be written: found out before the work whose result it is to take."""
-    is_in_folder = os.path.isdir(os.path.dirname(path) or '.')
-    if not is_in_folder or os.path.lexists(path) and not os.path.isfile(path):
-        fail(f'{name} = {path} is not the name of a file in a folder that is there')
-    try:
-        if os.path.exists(path) and not os.access(path, os.W_OK):
-            raise PermissionError(0, 'it is read-only')
-        trial = f'{os.path.realpath(path)}.{os.getpid()}.tmp'   # what will take its place, as in files.py
-        open(trial, 'wb').close()
-        os.remove(trial)
-    except (OSError, ValueError) as e:   # ValueError: a NUL in the name
-        reason = getattr(e, 'strerror', None) or e
-        fail(f'{name} = {path} cannot be written: {reason}; choose another with --{name}=')
 
 
 def check_numbers(config):

@@ -1,5 +1,5 @@
 """The prompt that sample.py and tools/explain.py read, and what sample.py shows: lines that fit a terminal, texts
-that grow."""
+that grow, a file of samples."""
 
 import io
 import os
@@ -10,6 +10,7 @@ import sys
 from tqdm import tqdm
 
 from support.errors import fail
+from support.files import check_output, write_whole
 from support.printable import printable, printable_line, raw
 
 DASHES = '---------------'   # nanoGPT's, between samples
@@ -110,3 +111,14 @@ class GrowingLines:
         for line in reversed(self.lines):
             line.close()
         return texts
+
+
+def check_samples_file(path):
+    """Exit unless samples can be written to path, the setting `out`: a new file, or one of samples."""
+    check_output('out', path, ends=f'\n{DASHES}\n'.encode())
+
+
+def write_samples(path, start, texts):
+    """Write texts that continue `start` to a file, as print_sample would show them."""
+    whole = ''.join(f'{start}{text}\n{DASHES}\n' for text in texts)
+    write_whole(path, lambda f: f.write(whole.encode()))

@@ -15,7 +15,6 @@ import hashlib
 import math
 import os
 import re
-import stat
 import sys
 import tempfile
 import unicodedata
@@ -23,6 +22,7 @@ from collections import Counter
 from contextlib import contextmanager
 
 from support.errors import fail, first_line
+from support.files import check_regular
 from support.pickles import MAX_BYTES, NotPlain, load_plain
 
 # where GPT-2 cuts a text before it merges bytes: words, numbers, punctuation and white space stay apart
@@ -68,8 +68,7 @@ def read_meta(path):
     if not os.path.lexists(path):
         return None
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):   # opened, a named pipe would wait for ever
-            fail(f'{path} is not a file; take it away, and run the prepare.py beside it again')
+        check_regular(path)   # to open a pipe would wait for ever
         with open(path, 'rb') as f:
             return f.read(MAX_BYTES + 1)
     except OSError as e:

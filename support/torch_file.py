@@ -9,12 +9,12 @@ tensors; data/0, data/1, ... are the bytes of the tensors. Each byte is read onc
 """
 
 import os
-import stat
 import sys
 import zipfile
 
 import torch
 
+from support.files import check_regular
 from support.pickles import Reader
 
 MAX_DIMS = 64   # of a tensor; torch has no more
@@ -44,8 +44,7 @@ def read_torch_file(path, device='cpu'):
     """What torch.save wrote to a file: dicts, lists, tuples, numbers, strings and tensors. With device='meta' the
     tensors have shapes and no data, and their bytes are not read. Raises ValueError, whose message says what is wrong,
     OSError, or, for bytes that are no zip archive, what zipfile raises."""
-    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):   # open says that itself of a folder
-        raise ValueError('it is not a regular file')
+    check_regular(path)   # to open a pipe would wait for ever
     with open(path, 'rb') as f:
         n_bytes = os.fstat(f.fileno()).st_size
         with zipfile.ZipFile(f) as archive:

@@ -25,7 +25,6 @@ import re
 import runpy
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -73,18 +72,6 @@ def take_modules():
     return {name: sys.modules.pop(name) for name in names}
 
 
-def open_folders():
-    """The file descriptors of this process that are open folders: locks."""
-    folders = set()
-    for fd in range(3, 256):
-        try:
-            if stat.S_ISDIR(os.fstat(fd).st_mode):
-                folders.add(fd)
-        except OSError:   # not open
-            pass
-    return folders
-
-
 @contextlib.contextmanager
 def new_python(args):
     """Within, what Python keeps for a script is as at the start of `python ARGS`; at the end all is as it was."""
@@ -96,16 +83,15 @@ def new_python(args):
     old_variables = dict(os.environ)
     old_handlers = {number: signal.getsignal(number) for number in HANDLED}
     old_modules = take_modules()
-    old_open_folders = open_folders()
     try:
         sys.argv = list(args)
         torch.seed()   # by chance, as at a start, so that a script that forgets its seed is found out
         np.random.seed()
         yield
     finally:
-        for fd in open_folders() - old_open_folders:   # as a process that ends gives up its locks
-            os.close(fd)
-        take_modules()
+        modules = take_modules()
+        if 'support.run_folder' in modules:
+            modules['support.run_folder'].release()   # as at the end of a process
         sys.modules.update(old_modules)
         for number, handler in old_handlers.items():
             signal.signal(number, handler)

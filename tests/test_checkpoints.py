@@ -234,7 +234,7 @@ def test_random_pickles(tmp_path):
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='Windows has none')
 def test_a_pipe(tmp_path):
     os.mkfifo(tmp_path / 'ckpt.pt')
-    assert 'it is not a regular file' in refusal(tmp_path / 'ckpt.pt')
+    assert 'it is a pipe, not a file' in refusal(tmp_path / 'ckpt.pt')
 
 
 # -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from conftest import ECA, TINY, load, newest, read_log
 
 from support import dataset, files
-from support.files import check_own_kind, lock, making_folder, remove_halves, replacing, unlock
+from support.files import check_output, lock, making_folder, remove_halves, replacing, unlock
 
 fcntl = pytest.importorskip('fcntl')   # pipes, sockets and kills as Unix has them
 
@@ -81,6 +81,7 @@ def test_mistaken_starts_lose_nothing(prepared, tmp_path):
     process.kill()
     process.communicate()
     found = contents(out)
+    assert found.pop('.lock') == b''   # of the killed
     assert len(found.pop('log.csv.new').splitlines()) > 4 and found == finished   # what it did is there as well
     for _ in range(2):
         process = prepared.start(*args, '--max_iters=9999', '--eval_interval=5000')
@@ -135,7 +136,7 @@ def test_only_regular_files_are_replaced(tmp_path, kind, monkeypatch):
     with pytest.raises(OSError):
         with replacing(path) as f:
             f.write(b'new')
-    for refuse in (lambda: files.write_whole(path, lambda f: f.write(b'new')), lambda: check_own_kind(path)):
+    for refuse in (lambda: files.write_whole(path, lambda f: f.write(b'new')), lambda: check_output('to', path)):
         with pytest.raises(SystemExit) as e:
             refuse()
         assert '\n' not in str(e.value)
@@ -203,7 +204,7 @@ def test_halves_of_the_killed_go_and_those_of_the_living_stay(prepared, tmp_path
     with replacing(str(path)) as f:   # whoever writes there next
         f.write(b'whole')
         assert len([name for name in os.listdir(tmp_path) if name.startswith('a.txt.')]) == 2
-    remove_halves(str(tmp_path), 'a.txt-folder')
+    remove_halves(f'{path}-folder')
     assert len(os.listdir(tmp_path)) == 3 and path.read_bytes() == b'whole'
     living.communicate('\n', timeout=60)
     assert path.read_bytes() == b'half of it' and sorted(os.listdir(tmp_path)) == ['a.txt', 'a.txt-folder']
@@ -232,11 +233,12 @@ def test_lock_without_flock(tmp_path, monkeypatch):
     """As on Windows: by a file in the folder."""
     pytest.importorskip('filelock')
     monkeypatch.setattr(files, 'fcntl', None)
-    held = lock(str(tmp_path))
+    folder = str(tmp_path)
+    held = lock(folder)
     with pytest.raises(BlockingIOError):
-        lock(str(tmp_path))
-    unlock(held)
-    unlock(lock(str(tmp_path)))
+        lock(folder)
+    unlock(folder, held)
+    unlock(folder, lock(folder))
 
 
 # -----------------------------------------------------------------------------
@@ -377,7 +379,7 @@ def test_another_prepare_is_waited_for(tmp_path, capsys):
         with pytest.MonkeyPatch.context() as m:
             m.setattr(time, 'sleep', lambda s: (_ for _ in ()).throw(KeyboardInterrupt))
             dataset.write_token_files(str(tmp_path), np.zeros(9, '<u2'), np.zeros(9, '<u2'), None)
-    unlock(held)
+    unlock(str(tmp_path), held)
     assert capsys.readouterr().out.startswith('waiting for another prepare.py') and os.listdir(tmp_path) == []
 
 

@@ -174,7 +174,7 @@ def test_as_a_user_runs_it(prepared, out_dir):
     (['--top=0'], 'top = 0 is invalid: it must be at least 1'),
     (['--top=1000'], f'top = 1000 is invalid: the model knows {len(CHARS)} tokens'),
     (['--max_new_tokens=-1'], 'max_new_tokens = -1 is invalid'),
-    (['--start=A', '--to=nada/nada/page.html'], 'to = nada/nada/page.html is not the name of a file in a folder'),
+    (['--start=A', '--to=nada/nada/page.html'], 'to = nada/nada/page.html cannot be written: its folder is not there'),
 ])
 def test_bad_input(out_dir, tmp_path, monkeypatch, args, says):
     monkeypatch.chdir(tmp_path)

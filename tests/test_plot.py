@@ -159,7 +159,7 @@ BAD = [
     (['out'], {'out': LOG.replace('10,60.0,', '10,')}, 'is damaged in line 4'),
     (['out'], {'out': LOG.encode() + b'\xff\x00\x80,1,1,1,,\n'}, 'is damaged in line 11'),
     (['out'], {'out': LOG + '"' + '9' * 200000 + '\n'}, 'is damaged in line 11'),
-    (['out', '--to=nada/x.png'], {'out': LOG}, 'nada/x.png cannot be written: No such file or directory'),
+    (['out', '--to=nada/x.png'], {'out': LOG}, 'nada/x.png cannot be written: its folder is not there'),
     (['out', '--to=out'], {'out': LOG}, 'out cannot be written: '),
     (['out', '--to=x.xyz'], {'out': LOG}, "x.xyz cannot be written: Format 'xyz' is not supported"),
 ]

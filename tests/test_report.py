@@ -30,7 +30,7 @@ def test_log_of_a_run_that_resumes(tmp_path):
     header = 'iter,elapsed_s,lr,loss,train_loss,val_loss\n'
     kept = '3,0.5,0.1,2.5,,\n4,0.6,0.1,,2.4,2.6\n'
     path.write_text(header + kept + 'x,0.6,0.1,2.5,,\n4,0.6\n5,0.7,0.1,2.5,,\n4,0.7,0.', encoding='utf-8')
-    report.open_log(tmp_path, iter_num=5).writerow({'iter': 5, 'loss': 2.25})
+    report.open_log(path, iter_num=5).writerow({'iter': 5, 'loss': 2.25})
     assert path.read_text(encoding='utf-8') == header + kept + '5,,,2.25,,\n'
-    report.open_log(tmp_path)
+    report.open_log(path)
     assert path.read_text(encoding='utf-8') == header

@@ -25,8 +25,8 @@ import torch
 from support.checkpoints import load_model
 from support.devices import pick_device
 from support.errors import catch_crashes, fail
-from support.files import check_own_kind, write_whole
-from support.settings import check_explain_settings, check_output
+from support.files import check_output, write_whole
+from support.settings import check_explain_settings
 from support.terminal import read_prompt
 from support.tokenizer import get_codec
 
@@ -52,7 +52,8 @@ device = pick_device(device)
 check_explain_settings(globals())
 if to == '':
     to = os.path.join(out_dir if init_from == 'resume' else '', 'explain.html')
-check_own_kind(to, begins=b'<!DOCTYPE html>\n<!-- explain.py ')   # exits if another kind of file is there
+if init_from != 'resume' or os.path.isdir(out_dir):   # else load_model says what is missing
+    check_output('to', to, begins=b'<!DOCTYPE html>\n<!-- explain.py ')   # exits if another kind of file is there
 
 # model and tokenizer
 model, tokenizer = load_model(init_from, out_dir)
@@ -61,7 +62,6 @@ model.eval().to(device)
 c = model.config
 if top > c.vocab_size:
     fail(f'top = {top} is invalid: the model knows {c.vocab_size} tokens')
-check_output('to', to)   # before the model writes, and after it is clear that there is a model
 
 # the prompt
 prompt = encode(read_prompt(start))

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from support.errors import catch_crashes, fail, script_doc
-from support.files import check_own_kind, replacing
+from support.files import check_output, replacing
 from support.report import COLUMNS, LOSSES
+from support.run_folder import LOG, find, path_of
 
 catch_crashes()
 
@@ -67,8 +68,12 @@ class Run:
 
 
 def read_log(folder):
-    """{column: array} of the rows of folder's log.csv; NaN where a field is empty. Exits if it cannot be drawn."""
-    path = os.path.join(folder, 'log.csv')
+    """{column: array} of the rows of folder's log.csv, or of log.csv.new, of a training that has not saved yet; NaN
+    where a field is empty. Exits if it cannot be drawn."""
+    path = os.path.join(folder, LOG)
+    if find(folder, [LOG], '.new'):
+        path = path_of(folder, LOG, '.new')
+        print(f'{path}: of the newer training, which has not saved yet')
     lines = csv.reader(read_lines(path, folder))
     try:
         header = next(lines, COLUMNS)
@@ -128,6 +133,14 @@ for i, folder in enumerate(folders):
     runs.append(run)
 is_alone = len(runs) == 1
 is_crowd = len(runs) > 2
+
+# the picture's name, and how a file of its kind begins
+to = args.to or os.path.join(folders[0], 'loss.png')
+file_format = os.path.splitext(to)[1].lstrip('.').lower() or 'png'
+svg = b'<?xml version="1.0" encoding="utf-8" standalone="no"?>\n<!DOCTYPE svg'   # as matplotlib writes it
+jpeg = b'\xff\xd8\xff'
+beginnings = {'png': b'\x89PNG\r\n\x1a\n', 'pdf': b'%PDF-', 'svg': svg, 'jpg': jpeg, 'jpeg': jpeg}
+check_output('to', to, beginnings.get(file_format, b'a new file only'))   # exits if another kind of file is there
 
 # -----------------------------------------------------------------------------
 # choose what is shown
@@ -363,12 +376,6 @@ for notes in notes_of_sides:
 # -----------------------------------------------------------------------------
 # save
 
-to = args.to or os.path.join(folders[0], 'loss.png')
-file_format = os.path.splitext(to)[1].lstrip('.').lower() or 'png'
-svg = b'<?xml version="1.0" encoding="utf-8" standalone="no"?>\n<!DOCTYPE svg'   # as matplotlib writes it
-jpeg = b'\xff\xd8\xff'
-beginnings = {'png': b'\x89PNG\r\n\x1a\n', 'pdf': b'%PDF-', 'svg': svg, 'jpg': jpeg, 'jpeg': jpeg}
-check_own_kind(to, beginnings.get(file_format, b'a new file only'))   # exits if another kind of file is there
 try:
     with replacing(to) as f:
         fig.savefig(f, format=file_format)
