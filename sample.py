@@ -62,8 +62,9 @@ if not 0 <= keep <= model.config.block_size:
     fail(f"keep = {keep} is not between 0 and the model's block_size = {model.config.block_size}")
 
 # the prompt, as token ids and, as those spell it, as text
-prompt = torch.tensor([encode(terminal.read_prompt(start))], dtype=torch.long, device=device)   # (1, T)
-start = decode(prompt[0].tolist())
+prompt_ids = encode(terminal.read_prompt(start))
+prompt = torch.tensor([prompt_ids], dtype=torch.long, device=device)   # (1, T)
+start = decode(prompt_ids)
 stop = stop.replace('\\n', '\n')
 print(f'device: {device}, dtype: {dtype}, compile: {compile} ({compile_reason})\n'
       f'tokens in the prompt: {prompt.numel()}', file=sys.stderr)   # standard output is for the text alone
@@ -79,7 +80,7 @@ if stream and not out:
 
 def continuations(samples):
     """(texts, whether `stop` has ended each): what the samples, lists of new token ids, add to the prompt."""
-    context = prompt[0, -8:].tolist()   # some tokenizers decode a token by those before it; eight are enough
+    context = prompt_ids[-8:]   # some tokenizers decode a token by those before it; eight are enough
     n_context = len(decode(context))
     texts = []
     are_complete = []

@@ -79,7 +79,7 @@ shard_optimizer = False         # each process keeps only its part of the optimi
 seed = 1337                     # random seed of the weights, the batches and the dropout
 device = 'auto'                 # CUDA, else MPS, else CPU; or 'cpu', 'mps', 'cuda', 'cuda:1'
 dtype = 'auto'                  # what is fast on the device; or 'float32', 'bfloat16', 'float16'
-compile = 'auto'                # torch.compile: on for CUDA; or True, False
+compile = 'auto'                # torch.compile: on for CUDA, where the run is long; or True, False
 # -----------------------------------------------------------------------------
 # configurator.py overrides the settings above from config files and --name=value arguments
 config_keys = [k for k, v in globals().items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))]
@@ -102,11 +102,10 @@ device = devices.pick_device(device, is_ddp)   # under torchrun, each rank has a
 device_type = torch.device(device).type
 devices.speed_up(device)   # on CUDA: make it the current device, and do float32 matmuls in TF32
 dtype = devices.pick_dtype(dtype, device)
-compile, compile_reason = devices.pick_compile(compile, device)
 if is_ddp:
     backend = processes.pick_backend(backend, device)
 if is_master:
-    print(f'device: {device}, dtype: {dtype}, compile: {compile} ({compile_reason})')
+    print(f'device: {device}, dtype: {dtype}')
     print(f'tokens per iteration: {tokens_per_iter:,}')
     if decay_lr and warmup_iters > max_iters > 0:
         print(f'warmup_iters = {warmup_iters} is more than max_iters = {max_iters}: the rate stays below its peak')
@@ -202,14 +201,19 @@ if is_master:
     done = f', after {iter_num} iterations' if iter_num else ''
     print(f'number of parameters: {model.get_num_params() / 1e6:.2f}M{done}')
 
-# compile the model, and let the ranks average its gradients
+# compile the model, if there is enough left to do, and let the ranks average its gradients
+iters_left = 0 if eval_only else max(0, max_iters - iter_num)
+compile, compile_reason = devices.pick_compile(
+    compile, device, flops_per_iter * iters_left / world_size, peak_flops / world_size)   # of one device
+if is_master:
+    print(f'compile: {compile} ({compile_reason})')
 raw_model = model   # the model itself, for checkpoints and for generating
 if compile:
     if is_master:
         print('compiling the model... (takes about a minute)')
     model = torch.compile(model, dynamic=False)   # when it is called, anew for each shape; there are few
 if is_ddp:
-    model = DDP(model)
+    model = DDP(model, gradient_as_bucket_view=True)   # without a second copy of the gradients
 amp = devices.autocast(device, dtype)   # automatic mixed precision: a context in which matmuls are in dtype
 
 # where a device wants it, a micro-batch goes through the model in pieces: on a CPU, what fits in its caches
@@ -391,10 +395,10 @@ while True:
         scaler.unscale_(opt)   # nothing happens here unless dtype is float16
     max_norm = grad_clip if grad_clip > 0 else math.inf   # inf: no clipping, but the norm is wanted below
     grad_norm = torch.nn.utils.clip_grad_norm_(raw_model.parameters(), max_norm)
-    is_overflow = scaler.is_enabled() and not grad_norm.isfinite()   # scaler.step would skip one optimizer, not both
+    is_overflow = scaler.is_enabled() and not grad_norm.isfinite()   # in float16; scaler.update() lowers the scale
     for opt in optimizers:
         if not is_overflow:
-            scaler.step(opt)
+            opt.step()   # scaler.step(opt) would wait for the device again, and might skip one optimizer, not both
         opt.zero_grad(set_to_none=True)
     scaler.update()
 

@@ -18,7 +18,7 @@ def test_the_three_commands(bare):
     printed = bare.run('train.py', *TINY, '--max_iters=300', '--lr_decay_iters=300', '--eval_interval=100',
                        '--eval_iters=20', '--log_interval=50', real=True)
     lines = printed.splitlines()
-    assert 'device: cpu, dtype: float32, compile: False' in printed
+    assert 'device: cpu, dtype: float32\n' in printed and 'compile: False (it does not pay on cpu)\n' in printed
     steps = [line.split(':')[0] for line in lines if line.startswith('step')]
     assert steps == ['step 0', 'step 100', 'step 200', 'step 300']
     assert lines[-1] == 'next: python sample.py --out_dir=out-eca-char'
@@ -285,6 +285,23 @@ def test_laptop_config(prepared, tmp_path):
     printed = prepared.run('train.py', 'config/train_eca_char_laptop.py', '--max_iters=2', '--eval_iters=1',
                            f'--out_dir={tmp_path}/out')
     assert 'step 2: train loss' in printed
+
+
+def test_float16_overflow_skips_all_optimizers(prepared, tmp_path):
+    """Gradients that are infinite change nothing but the scale, which is halved."""
+    args = [*TINY, '--optimizer=muon', '--dtype=float16', '--n_layer=1', f'--out_dir={tmp_path}']
+    prepared.run('train.py', *args, '--max_iters=1')
+    before = newest(tmp_path)
+    before['scaler']['scale'] = 1e30
+    torch.save(before, tmp_path / 'ckpt.pt')
+    prepared.run('train.py', *args, '--max_iters=2', '--init_from=resume')
+    after = newest(tmp_path)
+    assert after['iter_num'] == 2 and after['scaler']['scale'] == pytest.approx(5e29)
+    for name, weight in before['model'].items():
+        assert torch.equal(weight, after['model'][name])
+    for one, two in zip(before['optimizer'], after['optimizer'], strict=True):
+        for i, moments in one['state'].items():
+            assert all(torch.equal(moments[name], two['state'][i][name]) for name in moments)
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
