@@ -84,7 +84,7 @@ class CausalSelfAttention(nn.Module):
         #     future = torch.full((T, T), -math.inf).triu(1)                        # no position may look ahead
         #     y = (q @ k.mT / math.sqrt(hs) + future).softmax(dim=-1) @ v           # (B, nh, T, T) @ (B, nh, T, hs)
         p = self.attn_dropout.p if self.training else 0.0
-        if p > 0 and pos == 0 and x.device.type == 'cpu':
+        if pos == 0 and x.device.type == 'cpu' and (p > 0 or q.dtype == torch.bfloat16):
             y = attention_in_blocks(q, k, v, self.attn_dropout)   # faster there: see the end of this file
         elif pos == 0:   # two calls, since is_causal must be a constant for torch.compile
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=p)
