@@ -105,8 +105,9 @@ def test_an_exported_vocabulary_on_another_text(bare, tmp_path):
     bare.run(f'{ECA}/prepare.py', SAMPLE)
     bare.run('train.py', *TINY, '--max_iters=2', '--out_dir=out')
     bare.run('tools/export.py', '--out_dir=out', f'--to={tmp_path}/hf')
-    (bare / 'outro.txt').write_text((bare / SAMPLE).read_text(encoding='utf-8') + 'И мир — 漢\n', encoding='utf-8')
+    text = (bare / SAMPLE).read_text(encoding='utf-8')
+    (bare / 'outro.txt').write_text(text + 'И мир — 漢\n', encoding='utf-8')
     said = bare.run('data/ecadequeiuroz/prepare.py', f'--tokenizer={tmp_path}/hf', 'outro.txt', fails=True)
     assert "has no token for 'И' (U+0418) 'и' (U+0438) 'м' (U+043C) 'р' (U+0440) '漢' (U+6F22); take another" in said
     said = bare.run('data/ecadequeiuroz/prepare.py', f'--tokenizer={tmp_path}/hf', SAMPLE)
-    assert 'does not know' not in said and 'val has 5,984 tokens' in said
+    assert 'does not know' not in said and f'val has {len(text) - int(len(text) * 0.9):,} tokens' in said

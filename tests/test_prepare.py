@@ -5,6 +5,7 @@ import importlib.util
 import io
 import pickle
 import os
+import re
 import sys
 import threading
 import unicodedata
@@ -142,10 +143,18 @@ def test_a_console_without_every_character(bare):
 
 
 def test_sample_is_varied():
-    """At least 40 KB, and no paragraph twice."""
+    """At least 125 KB, no paragraph twice and no nine words twice; and of the size that is told where it is named."""
     text = (REPO / SAMPLE).read_text(encoding='utf-8')
     paragraphs = [p for p in text.split('\n\n') if len(p) > 40]
-    assert len(text.encode()) >= 40_000 and len(set(paragraphs)) == len(paragraphs) > 100
+    assert len(text.encode()) >= 125_000 and len(set(paragraphs)) == len(paragraphs) > 300
+    words = re.findall(r'\w+', text.lower())
+    nines = [tuple(words[i:i + 9]) for i in range(len(words) - 8)]
+    assert len(set(nines)) == len(nines)
+    size = f'{round(len(text.encode()), -4) // 1000} KB'
+    for name, before in (('README.md', '`amostra.txt`, '), ('README.en.md', '`amostra.txt`, '),
+                         ('mynanogpt.ipynb', 'uma amostra de '), (f'{ECA}/prepare.py', 'a SAMPLE of '),
+                         ('README.md', 'a SAMPLE of '), ('README.en.md', 'a SAMPLE of ')):
+        assert before + size in (REPO / name).read_text(encoding='utf-8'), name
 
 
 def test_own_texts(bare, tmp_path):

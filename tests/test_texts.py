@@ -271,7 +271,7 @@ def test_a_broken_download_keeps_nothing(bare, name):
             is_eca = ECA in script
             env = {'no_proxy': '127.0.0.1'}
             done = bare.run('fetch.py', server.url, script, env=env, real=True, fails=not is_eca, timeout_s=30)
-            assert ('a SAMPLE of 60 KB, because' if is_eca else 'could not be downloaded') in done
+            assert ('a SAMPLE of 140 KB, because' if is_eca else 'could not be downloaded') in done
             assert not list((bare / script).parent.glob('input*'))
 
 

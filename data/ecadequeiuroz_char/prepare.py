@@ -54,7 +54,7 @@ def find_text(paths):
         try:
             write_files(here, {'input_eca.txt': download_eca()})
         except Exception as e:   # no network, a moved page, a broken zip, a full disk: the sample is always there
-            print(f'text: {sample_path}, a SAMPLE of 60 KB, because the download failed ({first_line(e)}). For the '
+            print(f'text: {sample_path}, a SAMPLE of 140 KB, because the download failed ({first_line(e)}). For the '
                   f'real works, get eca.txt from {PAGE}, save it as {input_path} and run this again')
             return read_text(sample_path)
     print(f'text: {input_path}')
