@@ -48,6 +48,11 @@ def speed_up(device):
         torch.set_float32_matmul_precision('high')
 
 
+def synchronize(device):
+    """Wait until the device has done what it was given."""
+    getattr(torch, torch.device(device).type).synchronize()
+
+
 def pick_dtype(dtype, device):
     """The name of the dtype to train in; parameters stay float32. 'auto' follows the device."""
     kind = torch.device(device).type
