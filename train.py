@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from model import GPT, GPTConfig
 from support import checkpoints, devices, evaluate, processes, report, run_folder, signals
-from support.dataset import OpenSplits, check_ids, check_prepared, check_vocabulary, find_dataset
+from support.dataset import OpenSplits, check_ids, check_prepared, check_vocabulary, find_dataset, fingerprint
 from support.errors import catch_crashes, check_finite, fail
+from support.pace import Pace
 from support.printable import printable_line
 from support.settings import check_settings
 from support.tokenizer import cached_decoder, load_tokenizer
@@ -63,6 +64,8 @@ learning_rate = 6e-4            # peak rate of AdamW
 muon_lr = 3e-3                  # peak rate of Muon; follows the same schedule
 muon_momentum = 0.95            # decay rate of Muon's mean of the gradients; less in short runs
 max_iters = 600000              # iterations (optimizer steps) in all
+minutes = 0.0                   # above 0: as many iterations as fit into this time, whatever max_iters says
+patience = 0                    # stop when val loss has not improved in so many evaluations; 0: go on
 weight_decay = 1e-1             # of matrices and embeddings; biases and LayerNorm weights are not decayed
 beta1 = 0.9                     # decay rate of AdamW's mean of the gradients
 beta2 = 0.95                    # and of their squares; nearer 1 where iterations have few tokens
@@ -107,7 +110,7 @@ if is_ddp:
 if is_master:
     print(f'device: {device}, dtype: {dtype}')
     print(f'tokens per iteration: {tokens_per_iter:,}')
-    if decay_lr and warmup_iters > max_iters > 0:
+    if decay_lr and warmup_iters > max_iters > 0 and minutes == 0:
         print(f'warmup_iters = {warmup_iters} is more than max_iters = {max_iters}: the rate stays below its peak')
 
 # data: train.bin and val.bin, each one long sequence of token ids (uint16), and the tokenizer that made them, a dict
@@ -115,6 +118,7 @@ data_dir = find_dataset(dataset, block_size)
 if is_master:
     check_prepared(data_dir)   # exits if its files are of two preparations
 data_files = OpenSplits(data_dir)   # open: a prepare.py that runs during the training does not change what it reads
+data_mark = fingerprint(data_dir)   # tells these files from others of the same names
 data_tokenizer, data_vocab_size = load_tokenizer(data_dir)
 
 
@@ -181,14 +185,28 @@ scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # where
 iter_num = 0          # iterations done
 elapsed_s = 0.0       # the seconds that they took, evaluations included
 tokens_read = 0       # the tokens that they trained on
-best_val_loss = 1e9   # of the model in ckpt.pt
+best_val_loss = 1e9   # the lowest so far
+best_iter = 0         # the iteration at which it was found
+fitted_iters = 0      # the max_iters that `minutes` has come to; 0: not known yet, or not wanted
 if init_from == 'resume':
     checkpoints.load_optimizers(optimizers, scaler, checkpoint, config)   # the moments of AdamW and Muon
     iter_num = checkpoint['iter_num']
     elapsed_s = checkpoint['elapsed_s']
     tokens_read = checkpoint['tokens_read']
     best_val_loss = checkpoint['best_val_loss']
+    best_iter = checkpoint['best_iter']
+    if checkpoint['config'].get('minutes') == minutes:
+        fitted_iters = checkpoint['fitted_iters']
+    if checkpoints.is_of_other_data(checkpoint, dataset, data_mark):   # its losses do not compare
+        best_val_loss = 1e9
+        best_iter = iter_num
+        tokens_read = 0
+        if is_master:
+            print(f'{data_dir} is not what this run has read so far: the best val loss and the tokens read begin anew')
     checkpoint = None   # its memory is free again
+if minutes > 0:
+    max_iters = fitted_iters or sys.maxsize   # the loop finds out
+    lr_decay_iters = max_iters
 
 # text: decode (ids -> str; None if the tokenizer is not on this machine), and the token to begin a text with
 if is_master:
@@ -204,7 +222,7 @@ if is_master:
 # compile the model, if there is enough left to do, and let the ranks average its gradients
 iters_left = 0 if eval_only else max(0, max_iters - iter_num)
 compile, compile_reason = devices.pick_compile(
-    compile, device, flops_per_iter * iters_left / world_size, peak_flops / world_size)   # of one device
+    compile, device, flops_per_iter * iters_left / world_size, peak_flops / world_size, minutes)   # of one device
 if is_master:
     print(f'compile: {compile} ({compile_reason})')
 raw_model = model   # the model itself, for checkpoints and for generating
@@ -299,6 +317,9 @@ def save(is_best):
             'tokenizer': model_tokenizer,
             'iter_num': iter_num,
             'best_val_loss': best_val_loss,
+            'best_iter': best_iter,
+            'fitted_iters': fitted_iters,
+            'data': data_mark,
             'elapsed_s': run_s(),
             'tokens_read': tokens_read,
             'config': config,
@@ -324,13 +345,23 @@ if is_master:
 # Ctrl-C and other signals do not interrupt training: their numbers are put into this list, and the loop looks there;
 # output that nobody takes any longer counts as one
 caught = [] if eval_only else signals.catch_signals()
-bar = tqdm(total=max_iters, initial=iter_num, unit='it', dynamic_ncols=True,
+bar = tqdm(total=max_iters if max_iters < sys.maxsize else None, initial=iter_num, unit='it', dynamic_ncols=True,
            disable=None if is_master else True)   # None: shown on a terminal only
+
+# `minutes` measures evaluations: what they need is compiled before
+if compile and minutes > 0 and fitted_iters == 0:
+    x, y = split_batch(*get_batch('val', 0))[0]
+    raw_model.eval()
+    with torch.no_grad(), amp:
+        model(x, y)
+    raw_model.train()
 
 # the training loop: stop, evaluate and save, forward and backward, step, log
 started = time.perf_counter() - elapsed_s   # when the run would have begun, had it never stopped
 t0 = time.perf_counter()
 iters_timed = 0   # iterations since t0
+is_patient = True
+pace = Pace()     # for `minutes`
 while True:
     # stop, if any rank has caught a signal, or its data set is no longer the one that it reads
     has_to_stop = not eval_only and (bool(caught) or data_files.changed())
@@ -360,12 +391,15 @@ while True:
             tqdm.write(f'it writes: {sample_line()}')
         if not eval_only and (iter_num > 0 or is_last):   # at iteration 0 there is nothing new to save
             is_best = losses['val'] <= best_val_loss or always_save_checkpoint   # what goes into ckpt.pt
-            if is_best:
+            if losses['val'] < best_val_loss:
                 best_val_loss = losses['val']
+                best_iter = iter_num
             save(is_best)
+        pace.lap(is_evaluation=True)
         t0 = time.perf_counter()   # tokens/s and mfu leave evaluations out
         iters_timed = 0
-    if is_last:
+        is_patient = patience == 0 or iter_num - best_iter < patience * eval_interval
+    if is_last or not is_patient:
         break
 
     # each iteration and rank seeds its own dropout, so that a resumed run drops the same
@@ -422,13 +456,29 @@ while True:
     tokens_read += tokens_per_iter
     bar.update()
 
+    # minutes: once the speed is known, choose how many iterations the run gets; rank 0 does, by its clock
+    if minutes > 0 and fitted_iters == 0:
+        devices.synchronize(device)   # what was given to a GPU is done
+        pace.lap(is_evaluation=False)
+        fitted_iters = pace.fit(minutes, run_s(), iter_num, warmup_iters, eval_interval)
+        fitted_iters = processes.from_master(fitted_iters, device)
+        if fitted_iters > 0:
+            max_iters = fitted_iters
+            lr_decay_iters = fitted_iters
+            bar.total = fitted_iters
+            if is_master:
+                tqdm.write(f'minutes = {minutes:g}: {pace.speed()}, so max_iters and lr_decay_iters = {fitted_iters}')
+
 # the end
 bar.close()
 if is_master and is_stopping:
     print(f'stopped after {iter_num} iterations; to go on: {report.resume_command()}')
 elif is_master and not eval_only:
     print(f'done: {iter_num} iterations')
-    report.print_summary(out_dir, run_s(), tokens_read, best_val_loss,
+    if not is_patient:
+        print(f'stopped early: val loss was lowest at iteration {best_iter}, {patience} evaluations ago')
+    saved_val_loss = losses['val'] if always_save_checkpoint else best_val_loss
+    report.print_summary(out_dir, run_s(), tokens_read, saved_val_loss,
                          data_dir, data_tokenizer, data_vocab_size, decode)
 if is_ddp:
     processes.end()

@@ -8,6 +8,7 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     pretrained.py   GPT-2s of others: their files against their config.json
     checks.py       checks of what comes from outside: checkpoints, tokenizers, the state of optimizers
     torch_file.py   reading what torch.save wrote, from anybody
+    pace.py         how many iterations fit into a time
     devices.py      device, dtype, torch.compile, peak FLOP/s
     cpu.py          only for speed on a CPU: which have bfloat16, weights in float16
     dataset.py      train.bin, val.bin and meta.pkl: written by the prepare.py scripts, read by train.py
@@ -24,6 +25,6 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     interrupt.py    Ctrl-C while a script still imports
 
 These do not need torch, so that the prepare.py scripts and tools/plot.py start at once:
-report, evaluate, dataset, texts, tokenizer, pickles, terminal, settings, run_folder, files, signals, errors, printable,
-interrupt.
+report, evaluate, pace, dataset, texts, tokenizer, pickles, terminal, settings, run_folder, files, signals, errors,
+printable, interrupt.
 """

@@ -126,7 +126,18 @@ def load_run(config):
     tokens_per_iter = config['gradient_accumulation_steps'] * config['batch_size'] * config['block_size']
     checkpoint.setdefault('elapsed_s', 0.0)
     checkpoint.setdefault('tokens_read', checkpoint['iter_num'] * tokens_per_iter)
+    checkpoint.setdefault('best_iter', checkpoint['iter_num'])
+    checkpoint.setdefault('fitted_iters', 0)
+    checkpoint.setdefault('config', {})
     return model, checkpoint
+
+
+def is_of_other_data(checkpoint, dataset, fingerprint):
+    """Whether a run has read other data than the data set of this name and fingerprint. Older checkpoints, and
+    nanoGPT's, have no fingerprint."""
+    if 'data' in checkpoint:
+        return checkpoint['data'] != fingerprint
+    return checkpoint['config'].get('dataset', dataset) != dataset
 
 
 def load_optimizers(optimizers, scaler, checkpoint, config):

@@ -124,6 +124,9 @@ def check_checkpoint(checkpoint):
     check_number('best_val_loss', loss, 0, float('inf'))
     check_number('elapsed_s', checkpoint.get('elapsed_s', 0.0))
     check_number('tokens_read', checkpoint.get('tokens_read', 0))
+    check_int('best_iter', checkpoint.get('best_iter', 0), 0)
+    check_int('fitted_iters', checkpoint.get('fitted_iters', 0), 0)
+    check_text('data', checkpoint.get('data', ''))
     check_config(checkpoint.get('config', {}))
     check_scaler(checkpoint.get('scaler', {}))
     if 'tokenizer' in checkpoint:

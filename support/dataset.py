@@ -153,11 +153,11 @@ def check_not_busy(data_dir):
         fail(f'prepare.py is still writing to {data_dir}; wait for it, and start again')
 
 
-def describe(data_dir):
+def describe(data_dir, names=SET):
     """{name: its size in bytes and a hash of it, or None if it is not there} of the files of a data set. The hash is
     of 32 pieces of 512 KiB, evenly spaced, which are all of a small file."""
     found = {}
-    for name in SET:
+    for name in names:
         path = os.path.join(data_dir, name)
         found[name] = None
         if os.path.exists(path):
@@ -165,6 +165,12 @@ def describe(data_dir):
             size = os.path.getsize(path)
             found[name] = {'bytes': size, 'sha256_of_pieces': hash_pieces(path, size)}
     return found
+
+
+def fingerprint(data_dir):
+    """A hash of train.bin and val.bin, in hexadecimal, by which a training knows its text again."""
+    found = describe(data_dir, ('train.bin', 'val.bin'))
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
 
 
 def hash_pieces(path, size, n=32, piece=1 << 19):

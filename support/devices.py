@@ -50,6 +50,11 @@ def speed_up(device):
         torch.set_float32_matmul_precision('high')
 
 
+def synchronize(device):
+    """Wait until the device has done what it was given."""
+    getattr(torch, torch.device(device).type).synchronize()
+
+
 def pick_dtype(dtype, device):
     """The name of the dtype to train in; parameters stay float32. 'auto' follows the device."""
     kind = torch.device(device).type
@@ -120,9 +125,10 @@ def no_cudnn_attention():
         torch.backends.cuda.enable_cudnn_sdp(True)
 
 
-def pick_compile(compile, device, flops=math.inf, peak_flops=0):
+def pick_compile(compile, device, flops=math.inf, peak_flops=0, minutes=0):
     """(whether to torch.compile, why). 'auto' is on for CUDA, if the run is long enough; elsewhere it has not paid.
-    flops is what this device has yet to compute, and peak_flops its FLOP/s, 0 where they are not known."""
+    flops is what this device has yet to compute, and peak_flops its FLOP/s, 0 where they are not known; of a run that
+    has so many minutes, these tell."""
     kind = torch.device(device).type
     choice = compile.lower()
     if choice not in ('auto', 'true', 'false'):
@@ -131,7 +137,7 @@ def pick_compile(compile, device, flops=math.inf, peak_flops=0):
         return False, 'as asked'
     reason = 'as asked'
     if choice == 'auto':
-        pays, reason = worth_compiling(kind, flops, peak_flops)
+        pays, reason = worth_compiling(kind, flops, peak_flops, minutes)
         if not pays:
             return False, reason
     try:   # a compiler, Triton, Python's headers: whatever is missing shows on the smallest example
@@ -149,7 +155,7 @@ COMPILING_PAYS_S = 150
 GUESSED_PEAK = 100e12   # FLOP/s, where the peak is not known: of an A10 or an L4, about
 
 
-def worth_compiling(kind, flops, peak_flops):
+def worth_compiling(kind, flops, peak_flops, minutes):
     """(whether compiling saves more seconds than it takes, why): the choice of 'auto'; see pick_compile."""
     if kind != 'cuda':
         return False, f'it does not pay on {kind}'
@@ -157,6 +163,9 @@ def worth_compiling(kind, flops, peak_flops):
         return False, 'there is nothing to train'
     if flops == math.inf:
         return True, 'it pays on cuda'
+    if minutes > 0:
+        reason = f'training takes {60 * minutes:,.0f} s, as asked; compiling pays from {COMPILING_PAYS_S} s on'
+        return 60 * minutes >= COMPILING_PAYS_S, reason
     guess = '' if peak_flops else ', a guess'
     peak_flops = peak_flops or GUESSED_PEAK
     seconds = flops / (USUAL_MFU * peak_flops)

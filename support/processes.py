@@ -70,6 +70,17 @@ def is_any(flag, device):
     return flags.item() > 0
 
 
+def from_master(number, device):
+    """A whole number as rank 0 has it."""
+    if not dist.is_initialized():
+        return number
+    if 'gloo' in dist.get_backend_config():
+        device = 'cpu'   # so that nobody has to wait for a GPU
+    shared = torch.tensor(number, device=device)
+    dist.broadcast(shared, 0)
+    return int(shared)
+
+
 def shard(opt):
     """opt, before its first step, with its state split over the processes: ZeRO, stage 1
     (https://arxiv.org/abs/1910.02054)."""

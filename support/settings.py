@@ -13,7 +13,8 @@ def check_settings(config, world_size=1):
     where it is chosen or opened; the model's shape by GPTConfig."""
     check_at_least(1, config, 'eval_interval', 'log_interval', 'batch_size', 'block_size',
                    'gradient_accumulation_steps')
-    check_at_least(0, config, 'eval_iters', 'max_iters', 'warmup_iters', 'min_lr', 'weight_decay', 'grad_clip', 'seed')
+    check_at_least(0, config, 'eval_iters', 'max_iters', 'warmup_iters', 'min_lr', 'weight_decay', 'grad_clip', 'seed',
+                   'minutes', 'patience')
     if config['learning_rate'] <= 0 or config['muon_lr'] <= 0:
         fail(f"learning_rate = {config['learning_rate']} and muon_lr = {config['muon_lr']} must both be above 0")
     check_below_one(config, 'dropout', 'muon_momentum', 'beta1', 'beta2')

@@ -181,3 +181,13 @@ def test_backends_that_are_invalid(prepared, args, says):
     """As one process of a torchrun sees it."""
     env = {'RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '29500'}
     assert says in prepared.run('train.py', *ARGS, *args, env=env, fails=True)
+
+
+def test_ranks_agree_on_the_length_and_on_the_end(prepared, tmp_path):
+    """`minutes` by the clock of rank 0, and patience."""
+    printed = torchrun(prepared, 2, *ARGS, '--minutes=0.05', '--eval_interval=1000', f'--out_dir={tmp_path}/timed')
+    n = int(re.search(r'minutes = .*lr_decay_iters = (\d+)$', printed, re.MULTILINE)[1])
+    assert f'done: {n} iterations' in printed and newest(tmp_path / 'timed')['iter_num'] == n
+    printed = torchrun(prepared, 2, *ARGS, '--patience=1', '--eval_interval=1', '--learning_rate=3', '--muon_lr=3',
+                       '--max_iters=1000', f'--out_dir={tmp_path}/impatient')
+    assert 'stopped early' in printed
