@@ -256,7 +256,7 @@ def hold(path, flags=0):
         os.close(f)
         if e.errno in NO_LOCKS:
             return None
-        raise
+        raise OSError(e.errno, e.strerror, path) from None
     return f
 
 

@@ -383,6 +383,36 @@ def test_another_prepare_is_waited_for(tmp_path, capsys):
     assert capsys.readouterr().out.startswith('waiting for another prepare.py') and os.listdir(tmp_path) == []
 
 
+def test_a_file_that_a_training_has_open(tmp_path, monkeypatch, capsys):
+    """On Windows it cannot be replaced. What is said of the files is true, whichever it is."""
+    old, new = np.zeros(9, '<u2'), np.ones(9, '<u2')
+    replace = os.replace
+    for name in dataset.SET:
+        folder = tmp_path / name
+        folder.mkdir()
+        dataset.write_token_files(str(folder), old, old, {'vocab_size': 2})
+
+        def replace_unless_open(source, target, busy=str(folder / name)):
+            if target == busy:
+                raise PermissionError(13, 'Permission denied', source, None, target)
+            replace(source, target)
+
+        with monkeypatch.context() as m:
+            m.setattr(os, 'replace', replace_unless_open)
+            with pytest.raises(SystemExit) as e:
+                dataset.write_token_files(str(folder), new, new, {'vocab_size': 3})
+        assert str(e.value).endswith(f'{folder}/{name} cannot be replaced: Permission denied (a training may be '
+                                     'reading it: end that first); prepare the text again')
+        if name == 'train.bin':
+            dataset.check_prepared(str(folder))
+        else:
+            with pytest.raises(SystemExit):
+                dataset.check_prepared(str(folder))
+        assert not list(folder.glob('*.tmp')) and not (folder / '.lock').exists()
+        dataset.write_token_files(str(folder), new, new, {'vocab_size': 3})
+        dataset.check_prepared(str(folder))
+
+
 def test_large_files_are_checked_in_no_time(tmp_path):
     for name in ('train.bin', 'val.bin'):
         with open(tmp_path / name, 'wb') as f:

@@ -179,6 +179,25 @@ def test_what_a_killed_process_has_locked(tmp_path):
     assert os.listdir(folder) == []
 
 
+def test_a_lock_whose_file_is_removed_meanwhile(tmp_path, monkeypatch):
+    """Its owner gives it back between our opening it and our locking it: then we have locked what nobody else sees."""
+    pytest.importorskip('fcntl')
+    folder = str(tmp_path)
+    hold = files.hold
+
+    def hold_too_late(path, flags=0):
+        monkeypatch.setattr(files, 'hold', hold)
+        f = hold(path, flags)
+        os.remove(path)
+        return f
+
+    monkeypatch.setattr(files, 'hold', hold_too_late)
+    held = lock(folder)
+    with pytest.raises(BlockingIOError):
+        lock(folder)
+    unlock(folder, held)
+
+
 def test_lock_as_on_nfs(tmp_path, monkeypatch):
     """Files that are open for writing can be locked there, and nothing else: a folder would be locked for one machine
     alone."""

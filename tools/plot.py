@@ -68,12 +68,12 @@ class Run:
 
 
 def read_log(folder):
-    """{column: array} of the rows of folder's log.csv, or of log.csv.new, of a training that has not saved yet; NaN
+    """{column: array} of the rows of folder's log.csv, or of log.csv.new, of a newer training in it; NaN
     where a field is empty. Exits if it cannot be drawn."""
     path = os.path.join(folder, LOG)
     if find(folder, [LOG], '.new'):
         path = path_of(folder, LOG, '.new')
-        print(f'{path}: of the newer training, which has not saved yet')
+        print(f'{path}: of the newer training there')
     lines = csv.reader(read_lines(path, folder))
     try:
         header = next(lines, COLUMNS)
