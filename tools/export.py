@@ -24,7 +24,7 @@ import torch
 from support.checkpoints import checkpoint_tokenizer, load_checkpoint, save_checkpoint
 from support.errors import catch_crashes, fail, first_line
 from support.files import making_folder
-from support.tokenizer import GPT2_SPLIT, gpt2_tokens, word_gap
+from support.tokenizer import GPT2_SPLIT, check_transformers, gpt2_tokens, word_gap
 
 catch_crashes()
 
@@ -66,14 +66,13 @@ if to.endswith('.pt'):
 if tokenizer['kind'] == 'ids':
     fail("the text of the model's tokens is not known, and a folder needs a tokenizer; export a file instead, "
          '--to=NAME.pt')
+check_transformers('a folder')
 try:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
     from transformers.utils.logging import disable_progress_bar
     from transformers.convert_slow_tokenizer import TikTokenConverter
-except ImportError:
-    fail('it needs the package transformers: pip install transformers')
-except Exception as e:   # with python -OO it misses its docstrings
+except Exception as e:   # a package that it needs is missing, or of another version
     fail(f'transformers does not load: {first_line(e)}')
 disable_progress_bar()   # it takes a second
 
