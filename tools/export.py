@@ -112,6 +112,9 @@ if end is None:   # it must be a token of the text, and transformers shows none 
     pad = fast.id_to_token(least_likely())
     print(f'no token ends a text: writing goes on to max_length; batches are padded with {pad!r}, which transformers '
           'will not write')
+    begin = fast.token_to_id('\n') or 0   # as sample.py begins a text, if nobody gives one
+    print(f'lm-eval: its tasks that score texts need --model_args pretrained={to},prefix_token_id={begin}; those that '
+          'generate need a token that ends a text')
     pad = AddedToken(pad, single_word=True, special=True)   # not where a longer word has it in it
 hf_tokenizer = PreTrainedTokenizerFast(
     tokenizer_object=fast, bos_token=end, eos_token=end, pad_token=pad, padding_side='left',
