@@ -22,7 +22,8 @@ from support.files import write_whole
 from support.pretrained import check_pretrained
 from support.run_folder import STATES, find, path_of
 from support.torch_file import read_torch_file
-from support.tokenizer import WELL_KNOWN, fits, gpt2_tokens, hf_record, hub_id, load_hf_tokenizer, load_tokenizer
+from support.tokenizer import (WELL_KNOWN, check_transformers, fits, gpt2_tokens, hf_record, hub_id, load_hf_tokenizer,
+                               load_tokenizer)
 
 NAME_DATASET = ('put its meta.pkl into a folder data/NAME, and the name into the checkpoint, in Python: '
                 'c = torch.load(PATH); c.setdefault("config", {})["dataset"] = NAME; torch.save(c, PATH)')
@@ -202,10 +203,8 @@ def load_pretrained(name, dropout=0.0, block_size=None):
     if name not in WELL_KNOWN and '/' not in name and not os.path.isdir(name):
         fail(f"{what} is not known; use 'scratch', 'resume', {', '.join(WELL_KNOWN)}, OWNER/NAME of a GPT-2 on the "
              'Hugging Face Hub, or a folder that has one')
-    try:
-        from transformers.utils.logging import disable_progress_bar
-    except ImportError:
-        fail(f'{what} needs the package transformers: pip install transformers')
+    check_transformers(what)
+    from transformers.utils.logging import disable_progress_bar
     if not sys.stderr.isatty():
         disable_progress_bar()
     source = hub_id(name)

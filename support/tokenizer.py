@@ -12,6 +12,7 @@ A data set and a checkpoint keep a record of their tokenizer: a plain dict with 
 
 import functools
 import hashlib
+import importlib.util
 import math
 import os
 import re
@@ -408,14 +409,20 @@ def hub_id(name):
     return name
 
 
+def check_transformers(what):
+    """Exit unless the package transformers is there, and works. what: what it is needed for, to begin a message with."""
+    if importlib.util.find_spec('transformers') is None:
+        fail(f'{what} needs the package transformers: pip install transformers')
+    if sys.flags.optimize > 1:   # it makes its documentation when it is imported, and fails without its docstrings
+        fail(f'{what} needs the package transformers, which does not work with python -OO; leave -OO away')
+
+
 def load_hf_tokenizer(name, what):
     """transformers' fast tokenizer of a Hugging Face Hub id or folder, which truncates and pads nothing. what: how
     the user asked for it, to begin a message with."""
+    check_transformers(what)
     try:
         from transformers import AutoTokenizer
-    except ImportError:
-        fail(f'{what} needs the package transformers: pip install transformers')
-    try:
         hf = AutoTokenizer.from_pretrained(hub_id(name), trust_remote_code=False)
         hf.backend_tokenizer.no_truncation()   # as some were saved
         hf.backend_tokenizer.no_padding()

@@ -90,6 +90,7 @@ def test_batches_of_characters(prepared, tmp_path):
     assert 'no token ends a text: writing goes on to max_length' in said
     assert f'batches are padded with {tokenizer.pad_token!r}' in said
     encode, _ = get_codec({'kind': 'char', 'itos': itos})
+    assert f"--model_args pretrained={tmp_path}/hf,prefix_token_id={itos.index(chr(10))};" in said
     texts = ['Meu caro\namigo', 'Oi', ''.join(itos)]
     batch = tokenizer(texts, padding=True)
     for text, ids, mask in zip(texts, batch.input_ids, batch.attention_mask, strict=True):

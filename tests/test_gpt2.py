@@ -369,3 +369,15 @@ def test_names_of_well_known_models(bare, small):
     assert 'init_from = distilgpt2 cannot be loaded' in said
     said = bare.run('sample.py', '--init_from=gpt3', fails=True)
     assert 'gpt2-xl, distilgpt2, OWNER/NAME' in said
+
+
+@pytest.mark.parametrize('args', [
+    ['sample.py', '--init_from=HF'], ['data/ecadequeiuroz/prepare.py', '--tokenizer=HF', f'{ECA}/amostra.txt'],
+    ['tools/export.py', '--out_dir=assets/eca-mini', '--to=TO']])
+def test_python_without_docstrings(prepared, small, tmp_path, args):
+    """transformers needs its own: one line, and none of its dozens."""
+    args = [arg.replace('HF', str(small)).replace('TO', str(tmp_path / 'to')) for arg in args]
+    process = prepared.start('-OO', *args)
+    printed, said = process.communicate(timeout=100)
+    assert process.returncode == 1 and len(said.splitlines()) == 1 and '[ERROR]' not in printed
+    assert 'needs the package transformers, which does not work with python -OO; leave -OO away' in said

@@ -24,7 +24,7 @@ import torch
 from support.checkpoints import checkpoint_tokenizer, load_checkpoint, save_checkpoint
 from support.errors import catch_crashes, fail, first_line
 from support.files import making_folder
-from support.tokenizer import GPT2_SPLIT, gpt2_tokens, word_gap
+from support.tokenizer import GPT2_SPLIT, check_transformers, gpt2_tokens, word_gap
 
 catch_crashes()
 
@@ -66,14 +66,13 @@ if to.endswith('.pt'):
 if tokenizer['kind'] == 'ids':
     fail("the text of the model's tokens is not known, and a folder needs a tokenizer; export a file instead, "
          '--to=NAME.pt')
+check_transformers('a folder')
 try:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
     from transformers.utils.logging import disable_progress_bar
     from transformers.convert_slow_tokenizer import TikTokenConverter
-except ImportError:
-    fail('it needs the package transformers: pip install transformers')
-except Exception as e:   # with python -OO it misses its docstrings
+except Exception as e:   # a package that it needs is missing, or of another version
     fail(f'transformers does not load: {first_line(e)}')
 disable_progress_bar()   # it takes a second
 
@@ -113,6 +112,9 @@ if end is None:   # it must be a token of the text, and transformers shows none 
     pad = fast.id_to_token(least_likely())
     print(f'no token ends a text: writing goes on to max_length; batches are padded with {pad!r}, which transformers '
           'will not write')
+    begin = fast.token_to_id('\n') or 0   # as sample.py begins a text, if nobody gives one
+    print(f'lm-eval: its tasks that score texts need --model_args pretrained={to},prefix_token_id={begin}; those that '
+          'generate need a token that ends a text')
     pad = AddedToken(pad, single_word=True, special=True)   # not where a longer word has it in it
 hf_tokenizer = PreTrainedTokenizerFast(
     tokenizer_object=fast, bos_token=end, eos_token=end, pad_token=pad, padding_side='left',
