@@ -4,6 +4,7 @@ Let a trained GPT write.
     python sample.py --out_dir=assets/eca-mini     # the model that comes along
     python sample.py --out_dir=out-eca-char --start="Meu caro" --num_samples=3
     python sample.py --out_dir=out-eca-char --num_samples=1 --stream
+    python sample.py --out_dir=out-eca-char --interactive
 """
 
 import support.interrupt   # noqa: F401   first: from here on Ctrl-C ends the script without a traceback
