@@ -145,7 +145,7 @@ if is_master and init_from == 'resume' and not eval_only:
 if is_ddp and init_from == 'resume':
     processes.start(backend)   # the ranks meet, for torch.distributed: none reads before rank 0 has the lock
 
-# model: from scratch, from the run in out_dir, or another run's or somebody's GPT-2; each with the tokenizer that it was trained with
+# model: from scratch, out_dir's run, another run's, or a GPT-2; each with the tokenizer that it was trained with
 if init_from == 'scratch':
     torch.manual_seed(seed)
     try:

@@ -24,5 +24,6 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     interrupt.py    Ctrl-C while a script still imports
 
 These do not need torch, so that the prepare.py scripts and tools/plot.py start at once:
-report, evaluate, vocabulary, dataset, texts, tokenizer, pickles, terminal, settings, files, signals, errors, printable, interrupt.
+report, evaluate, vocabulary, dataset, texts, tokenizer, pickles, terminal, settings, files, signals, errors,
+printable, interrupt.
 """

@@ -14,7 +14,7 @@ from support.tokenizer import WELL_KNOWN, is_byte_level, read_hf
 
 # the options of the scripts
 VOCAB_SIZE = dict(type=int, metavar='N', help='learn N pieces of words from the text, such as 2048')
-VOCAB = dict(type=os.path.expanduser, metavar='FOLDER', 
+VOCAB = dict(type=os.path.expanduser, metavar='FOLDER',
              help="take a model's vocabulary, to go on training it: a run's folder")
 # characters that stand in for each other, the best first
 ALIKE = ('"“”„‟«»″', "'’‘‚‛′`´", '—–―‒-', '-‐‑−')
@@ -107,8 +107,8 @@ def adapt(text, known, name):
     becomes = {c: stand_in(c, known) for c in missing}
     n_left_out = sum(n for c, n in missing.items() if not becomes[c])
     if n_left_out > MOST_LEFT_OUT * len(text):
-        fail(f'the vocabulary of {name} lacks {n_left_out:,} of the {len(text):,} characters of the text, as if it were '
-             'not made for it; take the vocabulary of another model, or of the text itself')
+        fail(f'the vocabulary of {name} lacks {n_left_out:,} of the {len(text):,} characters of the text, as if it '
+             'were not made for it; take the vocabulary of another model, or of the text itself')
     print(f'the vocabulary of {name} lacks {len(missing):,} of the characters of the text, which occur '
           f'{missing.total():,} times among {len(text):,}:')
     for c, n in missing.most_common(MOST_SHOWN):
