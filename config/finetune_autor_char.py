@@ -25,7 +25,7 @@ dropout = 0.1      # poucos textos, lidos muitas vezes
 
 optimizer = 'muon'
 learning_rate = 1e-3   # um quarto das taxas com que o modelo foi treinado, para que não esqueça o que sabe
-muon_lr = 3e-3
+muon_lr = 2.5e-3
 muon_momentum = 0.9
 lr_schedule = 'linear'
 min_lr = 0.0

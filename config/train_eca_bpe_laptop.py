@@ -6,7 +6,8 @@
 #
 # O texto é o de data/ecadequeiuroz, cuja pasta guarda um só conjunto: quem depois o prepara com os tokens do GPT-2
 # (config/finetune_eca.py) tem de prepará-lo de novo para continuar este treino. Um pedaço tem em média 2,8 caracteres,
-# de modo que 96 deles são um contexto de 270, e um lote traz o dobro do texto. Os números ainda não foram afinados.
+# de modo que 96 deles são um contexto de 270. Em 2 núcleos com bfloat16, 1800 iterações levam 169 segundos e chegam a
+# 2,09 bits por caractere; os números ainda não foram afinados.
 out_dir = 'out-eca-bpe-laptop'
 eval_interval = 300
 eval_iters = 20
