@@ -41,7 +41,7 @@ eval_iters = 200                # random batches per split in an evaluation; 0: 
 eval_only = False               # evaluate once, then stop
 sample_chars = 64               # at each evaluation the model writes a line this long; 0: none
 always_save_checkpoint = True   # ckpt.pt at every evaluation; False: only when val loss improves
-init_from = 'scratch'           # 'resume': go on with the run in out_dir; 'gpt2', a Hub id, a folder: finetune GPT-2
+init_from = 'scratch'           # 'resume': go on with out_dir's run; a run's folder, 'gpt2', a Hub id: finetune that
 # wandb: logging to Weights & Biases
 wandb_log = False               # needs a wandb account, or WANDB_MODE=offline
 wandb_project = 'owt'           # the project in Weights & Biases
@@ -149,7 +149,7 @@ if is_master and not eval_only:
 if is_ddp and init_from == 'resume':
     processes.start(backend)   # the ranks meet, for torch.distributed: none reads before rank 0 has the lock
 
-# model: from scratch, from the run in out_dir, or somebody's GPT-2; each with the tokenizer that it was trained with
+# model: from scratch, out_dir's run, another run's, or a GPT-2; each with the tokenizer that it was trained with
 if init_from == 'scratch':
     torch.manual_seed(seed)
     try:

@@ -164,6 +164,17 @@ def load_optimizers(optimizers, scaler, checkpoint, config):
 # -----------------------------------------------------------------------------
 # models to write with, and pretrained ones
 
+def find_checkpoint(name):
+    """The path of the checkpoint that init_from names: a file, or the folder of a run; None if it names something
+    else."""
+    if name in WELL_KNOWN:   # on the Hub, whatever is here
+        return None
+    if os.path.isfile(name):
+        return name
+    has_run = any(os.path.exists(os.path.join(name, file)) for file in ('ckpt.pt', 'last.pt'))
+    return os.path.join(name, 'ckpt.pt') if has_run else None
+
+
 def load_model(init_from, out_dir):
     """(model, the record of its tokenizer) to write with: of the run in out_dir for 'resume', else as
     load_pretrained."""
@@ -197,12 +208,21 @@ def checkpoint_tokenizer(checkpoint):
 
 
 def load_pretrained(name, dropout=0.0, block_size=None):
-    """(model, the record of its tokenizer): a GPT on the CPU with the weights of a GPT-2, named by its Hugging Face
-    Hub id or its folder. The record is whole, so that later no network is needed."""
+    """(model, the record of its tokenizer): a GPT on the CPU with the weights of a run of train.py's, named by its
+    folder or its ckpt.pt, or of a GPT-2, named by its Hugging Face Hub id or its folder. The record is whole, so that
+    later no network is needed."""
     what = f'init_from = {name}'
+    path = find_checkpoint(name)
+    if path is not None:
+        model, checkpoint = load_checkpoint(path, dropout)
+        try:
+            model.crop_block_size(block_size or model.config.block_size)
+        except ValueError as e:
+            fail(f'{what} cannot be used: {e}')
+        return model, checkpoint_tokenizer(checkpoint)
     if name not in WELL_KNOWN and '/' not in name and not os.path.isdir(name):
         fail(f"{what} is not known; use 'scratch', 'resume', {', '.join(WELL_KNOWN)}, OWNER/NAME of a GPT-2 on the "
-             'Hugging Face Hub, or a folder that has one')
+             'Hugging Face Hub, or the folder of a run or of a GPT-2')
     check_transformers(what)
     from transformers.utils.logging import disable_progress_bar
     if not sys.stderr.isatty():

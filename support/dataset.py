@@ -22,7 +22,7 @@ from tqdm import tqdm
 from support.errors import catch_crashes, fail, first_line, script_doc
 from support.files import check_regular, lock, replacing, unlock
 from support.texts import check_download, count_accents, download, has_one_way, read_text, warn_of_two_ways
-from support.tokenizer import GPT2_END, fits, gpt2_encoding, hf_record, load_hf_tokenizer
+from support.tokenizer import GPT2_END, fits, gpt2_encoding, hf_record, load_hf_tokenizer, same_tokens
 
 DATA = Path(__file__).resolve().parent.parent / 'data'
 SET = ('train.bin', 'val.bin', 'meta.pkl')   # the files of a data set
@@ -30,7 +30,7 @@ SIDECAR = 'dataset.json'                 # beside them: what they are, so that a
 MIN_CHARS = 5120   # val.bin gets a tenth of the text, and should hold at least two blocks of 256
 SAMPLE_CHARS = 20_000   # of a text, on which a tokenizer is tried
 MAX_TOKEN_CHARS = 64    # per token, on average; a tokenizer that is good for a text has between 1 and 10
-TOKENIZER = dict(default='gpt2', type=os.path.expanduser,   # of --tokenizer
+TOKENIZER = dict(default='gpt2', metavar='NAME', type=os.path.expanduser,   # of --tokenizer
                  help="'gpt2', or a Hugging Face tokenizer's Hub id or folder")
 
 
@@ -190,13 +190,13 @@ def check_ids(ids, vocab_size, data_dir):
 
 
 def check_vocabulary(data_dir, data_tokenizer, data_vocab_size, model_tokenizer, model_vocab_size):
-    """Exit unless the data set was prepared with the model's tokenizer. Both tokenizers are records. Of large .bin
-    files only a part is read: the first and the last million tokens, and some thousand between."""
-    is_same = all(data_tokenizer.get(k) == model_tokenizer.get(k) for k in ('kind', 'itos', 'json'))
+    """Exit unless the data set was prepared with the model's tokens. Both tokenizers are records. Of large .bin files
+    only a part is read: the first and the last million tokens, and some thousand between."""
+    is_same = same_tokens(data_tokenizer, model_tokenizer)
     if not is_same or not fits(data_tokenizer, data_vocab_size, model_vocab_size):
         fail(f'the vocabulary in {data_dir} is not that of the model: {name_tokens(data_tokenizer, data_vocab_size)} '
              f'there, {name_tokens(model_tokenizer, model_vocab_size)} in the model; choose the --dataset that it was '
-             'trained on, or train another model, with --init_from=scratch')
+             "trained on, or prepare the text with --vocab=FOLDER, the model's")
     for split in ('train', 'val'):
         ids = np.memmap(os.path.join(data_dir, f'{split}.bin'), dtype=np.uint16, mode='r')
         for part in (ids[:10**6], ids[-10**6:], ids[::len(ids) // 1000 + 1]):
@@ -255,15 +255,20 @@ def check_text(text):
         warn_of_two_ways(*count_accents(text))
 
 
+def count_train(text):
+    """How many of a text's characters, the first ones, are for train.bin."""
+    return int(len(text) * 0.9)
+
+
 # -----------------------------------------------------------------------------
 # characters
 
-def write_char_dataset(text, folder):
+def write_char_dataset(text, folder, vocabulary=None):
     """Write train.bin (the first 90 % of the characters), val.bin (the rest) and meta.pkl into folder, and print what
-    they hold."""
+    they hold. The vocabulary, a list, has all of the text's characters; by default it has no others."""
     check_text(text)
-    ids, chars = encode_chars(text)
-    n = int(len(ids) * 0.9)
+    ids, chars = encode_chars(text, vocabulary)
+    n = count_train(text)
     meta = {'vocab_size': len(chars), 'itos': dict(enumerate(chars)), 'stoi': {c: i for i, c in enumerate(chars)}}
     write_token_files(folder, ids[:n], ids[n:], meta)
     print(f'length of dataset in characters: {len(ids):,}')
@@ -273,18 +278,21 @@ def write_char_dataset(text, folder):
     print(f'val has {len(ids) - n:,} tokens')
 
 
-def encode_chars(text):
-    """text -> (ids as a uint16 array, the list of its distinct characters in order); an id is a place in that
-    list."""
+def encode_chars(text, vocabulary=None):
+    """text -> (ids as a uint16 array, the vocabulary); an id is a place in that list, by default of the text's distinct
+    characters in order."""
     step = 1 << 18   # in pieces, so that four bytes a character are never in memory for the whole text
 
     def code_points(start):
         return np.frombuffer(text[start:start + step].encode('utf-32-le'), dtype='<u4')
 
-    is_used = np.zeros(0x110000, dtype=bool)   # by code point; there are no more in Unicode
-    for start in range(0, len(text), step):
-        is_used[code_points(start)] = True
-    chars = np.flatnonzero(is_used)
+    if vocabulary is None:
+        is_used = np.zeros(0x110000, dtype=bool)   # by code point; there are no more in Unicode
+        for start in range(0, len(text), step):
+            is_used[code_points(start)] = True
+        chars = np.flatnonzero(is_used)
+    else:
+        chars = np.array([ord(c) for c in vocabulary])
     if len(chars) > 65536:
         fail(f'the text has {len(chars):,} distinct characters; uint16 ids have room for 65,536: prepare it as tokens, '
              'with data/ecadequeiuroz/prepare.py')
@@ -299,12 +307,11 @@ def encode_chars(text):
 # -----------------------------------------------------------------------------
 # tokens of words
 
-def write_token_dataset(text, folder, tokenizer):
+def write_token_dataset(text, folder, encoder):
     """Write train.bin (the first 90 % of the text), val.bin (the rest) and, except for GPT-2's tokenizer, meta.pkl
     into folder, and print what they hold."""
     check_text(text)
-    encoder = Encoder(tokenizer)
-    n = int(len(text) * 0.9)
+    n = count_train(text)
     ids = {}
     try:
         encoder.check_gives_back(text[:SAMPLE_CHARS])
@@ -325,37 +332,48 @@ def write_token_dataset(text, folder, tokenizer):
     write_token_files(folder, ids['train'], ids['val'], encoder.meta)
     for split in ids:
         print(f'{split} has {len(ids[split]):,} tokens')
+    print(f'a token has {len(text) / sum(map(len, ids.values())):.2f} characters on average')
+
+
+def gpt2_encoder(record):
+    """The Encoder of GPT-2's tokens; their record may have them, or not."""
+    return Encoder('gpt2', gpt2_encoding(record), end=GPT2_END)
+
+
+def named_encoder(name):
+    """The Encoder that --tokenizer names: 'gpt2', or a Hugging Face Hub id or folder."""
+    if name == 'gpt2':
+        return gpt2_encoder({'kind': 'gpt2'})
+    hf = load_hf_tokenizer(name, f'tokenizer {name}')
+    vocab_size = max(len(hf), 1 + max(hf.get_vocab().values()))   # some leave ids out
+    if vocab_size > 65536:
+        fail(f'tokenizer {name} has {vocab_size:,} tokens; uint16 ids have room for 65,536: take another with '
+             '--tokenizer=')
+    unknown = hf.unk_token_id
+    if unknown == hf.eos_token_id:   # GPT-2's says that they are the same, and needs neither for a text
+        unknown = None
+    meta = {'vocab_size': vocab_size, 'tokenizer': hf_record(hf)}
+    return Encoder(name, hf.backend_tokenizer, meta, hf.eos_token_id, unknown)
 
 
 class Encoder:
-    """Text to the ids of a tokenizer: of 'gpt2', or of Hugging Face's with this Hub id or folder.
+    """Text to the ids of a tokenizer: of tiktoken's GPT-2, or of a Tokenizer of the package tokenizers.
 
-    end: the id that ends a document, or None. meta: what meta.pkl is to hold, None for 'gpt2', which needs none.
+    name: for messages. meta: what meta.pkl is to hold, None for GPT-2's, which needs none. end: the id that ends a
+    document, or None. unknown: the id of what the tokenizer does not know, or None.
     """
 
-    def __init__(self, name):
+    def __init__(self, name, fast, meta=None, end=None, unknown=None):
         self.name = name
-        self.unknown = None   # the id of what the tokenizer does not know
-        if name == 'gpt2':
-            self.fast = gpt2_encoding({'kind': 'gpt2'})
-            self.end = GPT2_END
-            self.meta = None
-            return
-        hf = load_hf_tokenizer(name, f'tokenizer {name}')
-        vocab_size = max(len(hf), 1 + max(hf.get_vocab().values()))   # some leave ids out
-        if vocab_size > 65536:
-            fail(f'tokenizer {name} has {vocab_size:,} tokens; uint16 ids have room for 65,536: take another with '
-                 '--tokenizer=')
-        self.fast = hf.backend_tokenizer
-        self.end = hf.eos_token_id
-        if hf.unk_token_id != self.end:   # GPT-2's says that they are the same, and needs neither for a text
-            self.unknown = hf.unk_token_id
-        self.meta = {'vocab_size': vocab_size, 'tokenizer': hf_record(hf)}
+        self.fast = fast
+        self.meta = meta
+        self.end = end
+        self.unknown = unknown
 
     def encode(self, text):
         """text -> list of ids; special tokens in the text are text. Raises ValueError, naming the characters, where
         the tokenizer has no token for some."""
-        if self.name == 'gpt2':
+        if self.meta is None:
             return self.fast.encode_ordinary(text)
         try:
             return self.encode_fast(text)
@@ -446,6 +464,7 @@ def write_token_files(folder, train, val, meta):
     be of two. For it is there, if need be of the old files, before the first of them changes, and is written last.
     """
     contents = {'train.bin': train, 'val.bin': val}
+    say_other_vocabulary(folder, meta)
     if meta:
         contents['meta.pkl'] = pickle.dumps(meta)
     try:
@@ -466,6 +485,21 @@ def write_token_files(folder, train, val, meta):
                 cause = ' (a training may be reading it: end that first)'
             fail(f'{e.filename2 or e.filename} cannot be replaced: {e.strerror}{cause}; prepare the text again')
         fail(f'{folder} cannot be written to: {e.strerror}; its files are as they were')
+
+
+def say_other_vocabulary(folder, meta):
+    """Print that the data set in folder, if there is one, has another vocabulary than the one that takes its place."""
+    if not os.path.exists(os.path.join(folder, 'train.bin')):
+        return
+    try:
+        with open(os.path.join(folder, 'meta.pkl'), 'rb') as f:
+            old = f.read()
+    except OSError:   # there is none
+        old = None
+    new = pickle.dumps(meta) if meta else None
+    if old != new:
+        print('this data set takes the place of one with another vocabulary; to go on with a model of that one, '
+              'prepare it again')
 
 
 def write_sidecar(folder):

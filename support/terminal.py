@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 
 from tqdm import tqdm
 
@@ -35,6 +36,24 @@ def read_prompt(start):
     if not text:
         fail('the prompt is empty; give at least one character, as in --start="A"')
     return text
+
+
+def typed_lines():
+    """Yield the lines of standard input until its end (Ctrl-D). On a terminal each is asked for, can be edited, and
+    called back by the arrow keys."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        for line in io.TextIOWrapper(sys.stdin.buffer, encoding='utf-8-sig', errors='replace'):
+            yield line.removesuffix('\n')
+        return
+    with suppress(ImportError):   # Windows has none, and edits lines itself
+        import readline   # noqa: F401   input() uses it
+    while True:
+        try:
+            line = input('> ')
+        except EOFError:
+            print()
+            return
+        yield line
 
 
 def fit(text):

@@ -13,6 +13,7 @@ A data set and a checkpoint keep a record of their tokenizer: a plain dict with 
 import functools
 import hashlib
 import importlib.util
+import json
 import math
 import os
 import re
@@ -29,6 +30,8 @@ from support.pickles import MAX_BYTES, NotPlain, load_plain
 # where GPT-2 cuts a text before it merges bytes: words, numbers, punctuation and white space stay apart
 GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 GPT2_END = 50256   # the id of <|endoftext|>; the 50,256 tokens before it are text
+# of those tokens, by hash_tokens: a training on tiktoken's ids needs no vocabulary, and no network, to know it again
+GPT2_SHA256 = 'd6eafc9c4e864b82073cdfe088157f5447dbdf12dfcc165653a9ca5eb92dce19'
 KINDS = ('char', 'ids', 'gpt2', 'hf')
 LISTED = ('char', 'ids')   # kinds whose vocabularies are as large as nanoGPT makes them, not padded
 # models with GPT-2's own tokenizer whose names have no owner, and who that is
@@ -236,6 +239,70 @@ def fits(record, vocab_size, model_vocab_size):
 
 
 # -----------------------------------------------------------------------------
+# comparing
+
+def same_tokens(one, two):
+    """Whether two records have the same tokens with the same ids, of whatever kinds they are. A special token, such as
+    one that pads, may be in one of them alone: no text is made of it."""
+    kinds = {one['kind'], two['kind']}
+    if one == two or kinds == {'ids'}:
+        return True
+    if 'ids' in kinds:
+        return False
+    sides = [tokens_of(record) for record in (one, two)]
+    known = [side for side in sides if side is not None]
+    if not known:
+        return True
+    if len(known) == 1:   # the other one is GPT-2's
+        tokens, special = known[0]
+        are_special = all(i in special or i == GPT2_END for i in tokens if i >= GPT2_END)
+        return are_special and hash_tokens([tokens.get(i, b'') for i in range(GPT2_END)]) == GPT2_SHA256
+    (tokens, special), (others, others_special) = known
+    are_special = all(i in special or i in others_special for i in tokens.keys() ^ others.keys())
+    return are_special and all(tokens[i] == others[i] for i in tokens.keys() & others.keys())
+
+
+def tokens_of(record):
+    """({id: the bytes of the token}, the ids of special ones) of a record; None for GPT-2's without its tokens."""
+    if record['kind'] == 'char':
+        return {i: word.encode() for i, word in enumerate(record['itos'])}, set()
+    if record['kind'] == 'gpt2':
+        if 'bpe' not in record:
+            return None
+        tokens = {i: token.encode('latin-1') for i, token in enumerate(record['bpe'])}
+        return {**tokens, GPT2_END: b'<|endoftext|>'}, {GPT2_END}
+    hf = read_hf(record)
+    special = {i for i, token in hf.get_added_tokens_decoder().items() if token.special}
+    letters = byte_letters() if is_byte_level(record) else {}
+    tokens = {}
+    for token, i in hf.get_vocab(with_added_tokens=True).items():
+        if letters.keys() >= set(token):
+            tokens[i] = bytes(letters[letter] for letter in token)
+        else:
+            tokens[i] = token.encode(errors='surrogatepass')
+    return tokens, special
+
+
+def hash_tokens(tokens):
+    """The SHA-256, in hexadecimal, of a list of tokens, as bytes."""
+    return hashlib.sha256(b' '.join(token.hex().encode() for token in tokens)).hexdigest()
+
+
+def is_byte_level(record):
+    """Whether a Hugging Face tokenizer's tokens are bytes, written as letters: then it has a token for every text."""
+    decoder = json.loads(record['json']).get('decoder') or {}
+    return any(part.get('type') == 'ByteLevel' for part in [decoder, *decoder.get('decoders', [])])
+
+
+def byte_letters():
+    """{letter: byte} of byte-level BPE, which writes bytes as letters (Radford et al. 2019): those that are printable
+    in Latin-1 as themselves, the others, in order, as U+0100 and on."""
+    printable = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != ' ']
+    others = [byte for byte in range(256) if byte not in printable]
+    return {**{chr(byte): byte for byte in printable}, **{chr(256 + n): byte for n, byte in enumerate(others)}}
+
+
+# -----------------------------------------------------------------------------
 # encoding and decoding
 
 def get_codec(record, with_special=True, vocab_size=None):
@@ -319,11 +386,16 @@ def gpt2_codec(record, with_special):
     return encode, decode
 
 
-def hf_codec(record, with_special, vocab_size):
+def read_hf(record):
+    """The Tokenizer of a record of the kind 'hf'."""
     try:
-        hf = parse_hf(record['json'])
+        return parse_hf(record['json'])
     except ImportError:
         fail("this model's tokenizer needs the package tokenizers: pip install tokenizers")
+
+
+def hf_codec(record, with_special, vocab_size):
+    hf = read_hf(record)
 
     def encode(text):
         try:
@@ -410,7 +482,7 @@ def hub_id(name):
 
 
 def check_transformers(what):
-    """Exit unless the package transformers is there, and works. what: what it is needed for, to begin a message with."""
+    """Exit unless the package transformers is there, and works. what: what needs it, to begin a message with."""
     if importlib.util.find_spec('transformers') is None:
         fail(f'{what} needs the package transformers: pip install transformers')
     if sys.flags.optimize > 1:   # it makes its documentation when it is imported, and fails without its docstrings

@@ -275,7 +275,8 @@ class Terminal:
 
 
 def copy_repository(to):
-    ignored = shutil.ignore_patterns('.*', 'out*', 'wandb', '__pycache__', '*.bin', '*.pkl', 'input*.txt')
+    ignored = shutil.ignore_patterns('.*', 'out*', 'wandb', '__pycache__', '*.bin', '*.pkl', 'input*.txt',
+                                     'dataset.json')
     shutil.copytree(REPO, to, ignore=ignored)
     return Workspace(Path(to))
 

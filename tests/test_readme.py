@@ -13,6 +13,7 @@ from conftest import ECA, REPO, TINY
 
 PAIRS = [   # Portuguese, English; their commands run in this order
     ('README.md', 'README.en.md'),
+    ('docs/pedacos-de-palavras.md', 'docs/pieces-of-words.md'),
     ('docs/partir-de-um-gpt2.md', 'docs/starting-from-a-gpt2.md'),   # needs the run of README in out-eca-char
     ('docs/processos.md', 'docs/processes.md'),
     ('docs/medidas.md', 'docs/measurements.md'),   # trains anew in out-eca-char, by AdamW
@@ -26,7 +27,7 @@ NOT_HERE = {
     'tools/bench.py': 'test_bench.py runs it', 'gpt2': 'network: test_gpt2.py has a hub on this machine',
     '--out_dir=assets/eca-mini --eval_only': 'needs all of Eça, whose characters the model knows',
     'config/finetune_eca.py': 'needs a GPT-2 from the network', '--out_dir=out-eca ': 'made by finetune_eca.py',
-    'data/ecadequeiuroz/prepare.py': 'needs a vocabulary: test_prepare_tokens.py', 'data/shakespeare': 'network',
+    'data/ecadequeiuroz/prepare.py \n': 'needs a vocabulary: test_prepare_tokens.py', 'data/shakespeare': 'network',
     'data/openwebtext': 'network: test_prepare_tokens.py', 'train_shakespeare_char.py': 'a command of nanoGPT',
     '--nproc_per_node=8': 'eight GPUs, or two machines: test_distributed.py plays them', 'grande.txt': '256 MB',
 }
@@ -53,7 +54,7 @@ def all_commands():
 
 
 def why_not(command):
-    return next((why for what, why in NOT_HERE.items() if what in command + ' '), None)
+    return next((why for what, why in NOT_HERE.items() if what in command + ' \n'), None)   # which end a command
 
 
 def anchors(page):
@@ -79,7 +80,7 @@ def test_both_languages_have_the_same_commands(pair):
 def test_there_are_as_many_commands_as_it_takes():
     assert len(set(commands('README.md'))) > 30
     assert len(all_commands()) > 60
-    unused = [what for what in NOT_HERE if not any(what in command + ' ' for command in all_commands())]
+    unused = [what for what in NOT_HERE if not any(what in command + ' \n' for command in all_commands())]
     assert unused == []
 
 
@@ -178,6 +179,7 @@ def test_commands_run(bare):
                                   capture_output=True, text=True, encoding='utf-8')
             assert done.returncode == 0, command + '\n' + done.stdout + done.stderr
     assert len(ran) > 25
-    for name in ('out-eca-char/ckpt.pt', 'assets/eca-mini/explain.html', 'continuacao.txt', 'out-autor-char/ckpt.pt',
+    for name in ('out-eca-bpe-laptop/ckpt.pt', 'out-autor-eca/ckpt.pt', 'hf-eca-bpe/tokenizer.json',
+                 'out-eca-char/ckpt.pt', 'assets/eca-mini/explain.html', 'continuacao.txt', 'out-autor-char/ckpt.pt',
                  'out-eca-char-laptop/loss.png', 'hf-eca-char/model.safetensors'):
         assert (bare / name).exists(), name

@@ -160,3 +160,61 @@ def test_a_file_that_cannot_be_written_is_found_out_first(trained, monkeypatch):
     """Before there is a model: this one is not there."""
     for out in ('/dev/null', 'nada/text', 'data', '/proc/text'):
         assert f'out = {out} ' in sample(trained, f'--out={out}', out_dir='out-nada', fails=True)
+
+
+def read_sample(process):
+    """What sample.py prints up to the dashes."""
+    text = ''
+    while not text.endswith(DASHES):
+        char = process.stdout.read(1)
+        assert char, text
+        text += char
+    return text.removesuffix(DASHES)
+
+
+def test_interactive_in_a_pipe(trained):
+    """Each line is answered before the next one is sent; what cannot be read is said, and it goes on."""
+    args = ['--interactive', '--max_new_tokens=40', '--temperature=0']
+    out_dir = 'assets/eca-mini'   # a small model would repeat itself, whatever it is asked
+    process = trained.start('sample.py', f'--out_dir={out_dir}', *args, stdin=subprocess.PIPE)
+
+    def ask(line):
+        process.stdin.write(line)
+        process.stdin.flush()
+        return read_sample(process)
+
+    one = ['--num_samples=1', '--max_new_tokens=40', '--temperature=0']
+    first = ask('Meu caro\n')
+    assert first == sample(trained, *one, '--start=Meu caro', out_dir=out_dir).removesuffix(DASHES)
+    second = ask('\n')
+    assert first + second == sample(trained, *one, f'--start={first}', out_dir=out_dir).removesuffix(DASHES)
+    assert len(second) == 40 and second != first.removeprefix('Meu caro')
+    process.stdin.write('漢字\n')
+    assert ask('A casa\\n\n').startswith('A casa\n')
+    assert ask('fim\r\n').startswith('fim')   # as Windows ends a line
+    printed, said = process.communicate(timeout=60)
+    assert process.returncode == 0 and printed == ''
+    assert said.count('device: ') == 1 and said.count("never seen: '字' (U+5B57) '漢' (U+6F22)") == 1
+    assert 'tokens in the prompt' not in said and 'an empty line goes on with the last one' in said
+
+
+def test_interactive_from_an_empty_line(trained):
+    """It goes on with the prompt, each time otherwise; the end of a text before `stop` is no end for the next."""
+    def write(lines, *args):
+        process = trained.start('sample.py', '--out_dir=out-sample', '--interactive', '--max_new_tokens=40', *args,
+                                stdin=subprocess.PIPE)
+        printed, _ = process.communicate(lines, timeout=60)
+        assert process.returncode == 0
+        return printed.split(DASHES)
+
+    assert write('') == ['']
+    first, second, end = write('\n\n', '--start=Meu caro')
+    whole = sample(trained, '--num_samples=1', '--max_new_tokens=40', '--start=Meu caro').removesuffix(DASHES)
+    assert 'Meu caro' + first == whole and second != first and end == ''
+    texts = write('\n' * 6, '--stop=a')
+    assert len(texts) == 7 and not any('a' in text for text in texts) and any(texts[1:])
+
+
+@pytest.mark.parametrize('args', [['--out=cartas.txt'], ['--start=-']])
+def test_interactive_and_what_it_cannot_go_with(trained, args):
+    assert 'leave out --out= and --start=-' in sample(trained, '--interactive', *args, fails=True)

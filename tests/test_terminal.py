@@ -1,6 +1,7 @@
 """What sample.py shows on a terminal, and the prompt that it reads: lines fit, samples grow, no word is broken."""
 
 import io
+import os
 import random
 import re
 import sys
@@ -182,3 +183,35 @@ def test_prompt_file_in_the_home_folder(monkeypatch, tmp_path):
     (tmp_path / 'carta.txt').write_text('Meu caro', encoding='utf-8')
     assert terminal.read_prompt('FILE:~/carta.txt') == 'Meu caro'
     assert terminal.read_prompt('~/carta.txt') == '~/carta.txt'   # a prompt is no path
+
+
+def test_lines_typed_at_a_terminal(trained):
+    """Each is asked for, can be called back and edited, and is answered; Ctrl-D ends."""
+    pty = pytest.importorskip('pty')
+    pytest.importorskip('readline')
+    master, slave = pty.openpty()
+    process = trained.start('sample.py', '--out_dir=out-terminal', '--interactive', '--max_new_tokens=30',
+                            stdin=slave, stdout=slave, stderr=slave, env={'TERM': 'xterm', 'PYTHONUNBUFFERED': ''})
+    os.close(slave)
+    seen = ''
+
+    def wait_for(text):
+        nonlocal seen
+        seen = ''
+        while not seen.endswith(text):
+            seen += os.read(master, 1).decode('latin-1')   # a byte at a time
+
+    wait_for('\n> ')
+    assert 'Ctrl-D ends' in seen
+    os.write(master, b'Meu caro\n')
+    wait_for('\r\n---------------\r\n> ')
+    assert '\x1b[1mMeu caro\x1b[0m' in seen
+    os.write(master, b'\n')
+    wait_for('\r\n---------------\r\n> ')
+    assert 'Meu caro' not in seen
+    os.write(master, b'\x1b[A amigo\n')   # the arrow calls the last line back
+    wait_for('\r\n---------------\r\n> ')
+    assert '\x1b[1mMeu caro amigo\x1b[0m' in seen
+    os.write(master, b'\x04')
+    assert process.wait(timeout=60) == 0
+    os.close(master)

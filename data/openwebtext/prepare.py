@@ -21,7 +21,7 @@ from tqdm import tqdm
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, for support/
 import support.interrupt   # noqa: E402, F401   first: from here on Ctrl-C ends the script without a traceback
-from support.dataset import (SAMPLE_CHARS, TOKENIZER, Encoder, begin, check_split, command_line,   # noqa: E402
+from support.dataset import (SAMPLE_CHARS, TOKENIZER, begin, check_split, command_line, named_encoder,   # noqa: E402
                              split_text, write_token_files)
 from support.errors import fail, first_line, is_out_of_memory   # noqa: E402
 from support.texts import HEAD, check_kind, count_accents, normalise, warn_of_two_ways   # noqa: E402
@@ -198,7 +198,7 @@ if __name__ == '__main__':
     logging.set_verbosity(logging.CRITICAL)   # what goes wrong, fail() says
     if not sys.stderr.isatty():
         disable_progress_bars()
-    encoder = Encoder(args.tokenizer)
+    encoder = named_encoder(args.tokenizer)
     num_proc = args.num_proc if args.num_proc > 1 else None
     numbers = ('n_chars', 'n_left_out', 'n_unknown', 'n_composed', 'n_apart')
     features = Features({'ids': List(Value('uint16')), **{name: Value('int64') for name in numbers}})
