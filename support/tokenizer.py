@@ -411,7 +411,7 @@ def hub_id(name):
 
 
 def check_transformers(what):
-    """Exit unless the package transformers is there, and works. what: what it is needed for, to begin a message with."""
+    """Exit unless the package transformers is there, and works. what: what needs it, to begin a message with."""
     if importlib.util.find_spec('transformers') is None:
         fail(f'{what} needs the package transformers: pip install transformers')
     if sys.flags.optimize > 1:   # it makes its documentation when it is imported, and fails without its docstrings

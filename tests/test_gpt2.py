@@ -4,6 +4,7 @@ import http.server
 import json
 import shutil
 import subprocess
+import tarfile
 import threading
 import zipfile
 
@@ -12,6 +13,7 @@ import torch
 from conftest import ECA, PORTUGUESE, assert_same_logits, export, load
 
 from model import GPT
+from support.checkpoints import load_pretrained
 
 transformers = pytest.importorskip('transformers')
 
@@ -306,6 +308,46 @@ def test_a_bin_that_inflates(prepared, small, tmp_path):
         for name, data in records.items():
             new.writestr(name, data)
     assert 'it is compressed' in prepared.run('sample.py', f'--init_from={folder}', fails=True)
+
+
+DOUBLED = b'}K\x01\x85' + b''.join(b'q%ch%c\x86' % (i, i) for i in range(60)) + b'Ns.'   # a key that takes 2**60 steps
+OLD_BINS = [
+    (lambda old: b'\x80\x02' + DOUBLED, 'it is no file of torch.save'),
+    (lambda old: old[:21] + b'\x80\x02' + DOUBLED, 'it has a key that is a tuple'),
+    (lambda old: old[:21] + b'\x80\x02}.\x80\x02' + DOUBLED, 'it has a key that is a tuple'),
+    (lambda old: old[:21] + b'\x80\x02}.\x80\x02cos\nsystem\n.', 'it has the instruction GLOBAL|it asks for os.system'),
+    (lambda old: old[:21] + b'\x80\x02X\xff\xff\xff\xff.', 'expected 4294967295 bytes'),
+    (lambda old: old[:-8], 'does not have'),
+    (lambda old: old[:-200_000], 'cannot be loaded'),
+    (lambda old: old.replace(b'K\x08N', b'K\x07N', 1), 'has two types|a tensor of size|does not have'),
+    (lambda old: old.replace(b'cpu', b'cud', 1).replace(b'torch\nFloat', b'torch\nFloot', 1), 'asks for torch.Floot'),
+]
+
+
+@pytest.mark.parametrize('change, says', OLD_BINS)
+def test_old_bins_that_will_not_do(small, tmp_path, change, says):
+    """A pytorch_model.bin that is no zip archive: torch.load comes to no end with some."""
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    as_bin(folder, _use_new_zipfile_serialization=False)
+    path = folder / 'pytorch_model.bin'
+    new = change(path.read_bytes())
+    assert new != path.read_bytes()
+    path.write_bytes(new)
+    with pytest.raises(SystemExit, match=says) as e:
+        load_pretrained(str(folder))
+    assert 'cannot be loaded' in str(e.value) and str(e.value).isprintable()
+
+
+def test_a_tar_that_is_an_old_bin_too(small, tmp_path):
+    """torch.load tries that first."""
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    (folder / 'model.safetensors').unlink()
+    with tarfile.open(folder / 'pytorch_model.bin', 'w') as tar:
+        tar.add(folder / 'config.json', 'pickle')
+    with pytest.raises(SystemExit, match='it is of a version of torch that is too old'):
+        load_pretrained(str(folder))
 
 
 def test_an_index_that_leads_elsewhere(prepared, small, tmp_path):
