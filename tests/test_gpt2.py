@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import resource
 import shutil
 import subprocess
 import tarfile
@@ -381,6 +382,41 @@ def test_a_tokenizer_larger_than_its_model(prepared, small, tmp_path):
     save_bpe(folder, (prepared / ECA / 'amostra.txt').read_text(encoding='utf-8'), vocab_size=400)
     said = prepared.run('sample.py', f'--init_from={folder}', fails=True)
     assert 'the tokenizer has 400 tokens, more than the 300 that the model knows' in said
+
+
+def change_json(path, change):
+    content = json.loads(path.read_text(encoding='utf-8'))
+    change(content)
+    path.write_text(json.dumps(content), encoding='utf-8')
+
+
+def test_a_token_with_a_large_number(small, tmp_path):
+    """The package tokenizers takes four bytes for each number below it, when asked for its json."""
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    change_json(folder / 'tokenizer.json', lambda content: content['model']['vocab'].update(a=10**8))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SystemExit, match='has 100,000,001 tokens, more than the 300 that the model knows'):
+        load_pretrained(str(folder))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000   # kilobytes
+
+
+def test_an_end_that_is_no_token(small, tmp_path):
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    change_json(folder / 'tokenizer_config.json', lambda content: content.update(eos_token=''))
+    _, record = load_pretrained(str(folder))
+    assert record['eos'] is None
+
+
+def test_a_json_that_says_much(small, tmp_path):
+    """Whoever quotes it keeps to a line that can be read."""
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    change_json(folder / 'tokenizer.json', lambda content: content['model']['vocab'].update(a='x' * 10_000))
+    with pytest.raises(SystemExit, match='cannot be loaded: invalid type') as e:
+        load_pretrained(str(folder))
+    assert len(str(e.value)) < 700
 
 
 def test_a_token_beyond_the_model(prepared, small, tmp_path):
