@@ -64,12 +64,9 @@ class CausalSelfAttention(nn.Module):
         self.attn_dropout = Dropout(config.dropout)   # nn.Dropout, but faster on a CPU: see the end of this file
         self.resid_dropout = Dropout(config.dropout)
 
-    def forward(self, x, cache=None, pos=0):
-        """x (B, T, C), positions pos .. pos+T-1 of the sequences -> (B, T, C).
-
-        cache, for generation only, has the keys and values of the positions before; those of x are added to it. Either
-        pos = 0 and x is a whole sequence, or T = 1 and x is the newest position.
-        """
+    def forward(self, x, cache=None):
+        """x (B, T, C) -> (B, T, C). cache, for generation only, is filled with the keys and values of x: see
+        GPT.new_cache."""
         B, T, C = x.shape
         nh = self.n_head
         hs = C // nh
@@ -78,18 +75,17 @@ class CausalSelfAttention(nn.Module):
         k = k.view(B, T, nh, hs).transpose(1, 2)     # (B, nh, T, hs)
         v = v.view(B, T, nh, hs).transpose(1, 2)     # (B, nh, T, hs)
         if cache is not None:
-            k, v = update_cache(cache, k, v, pos)
+            cache[0, :, :, :T] = k   # if B = 1, for all n sequences
+            cache[1, :, :, :T] = v
 
-        # the calls below compute, for a whole sequence and without dropout:
+        # the calls below compute, without dropout:
         #     future = torch.full((T, T), -math.inf).triu(1)                        # no position may look ahead
         #     y = (q @ k.mT / math.sqrt(hs) + future).softmax(dim=-1) @ v           # (B, nh, T, T) @ (B, nh, T, hs)
         p = self.attn_dropout.p if self.training else 0.0
-        if pos == 0 and x.device.type == 'cpu' and (p > 0 or q.dtype == torch.bfloat16):
+        if x.device.type == 'cpu' and (p > 0 or q.dtype == torch.bfloat16):
             y = attention_in_blocks(q, k, v, self.attn_dropout)   # faster there: see the end of this file
-        elif pos == 0:   # two calls, since is_causal must be a constant for torch.compile
+        else:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=p)
-        else:   # the newest position has nothing ahead, so nothing is masked
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=False, dropout_p=p)
 
         y = y.transpose(1, 2).reshape(B, T, C)       # the heads side by side again
         return self.resid_dropout(self.c_proj(y))
@@ -122,8 +118,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x, cache=None, pos=0):
-        x = x + self.attn(self.ln_1(x), cache, pos)
+    def forward(self, x, cache=None):
+        x = x + self.attn(self.ln_1(x), cache)
         x = x + self.mlp(self.ln_2(x))
         return x
 
@@ -159,19 +155,23 @@ class GPT(nn.Module):
 
         For training and evaluation, targets (B, T) are the ids that do come next, or -1 where none counts: returns
         logits (B, T, V), without a gradient, and the mean cross-entropy in nats per token. For generation, without
-        targets: returns the logits (B, 1, V) of the last position, and None; cache and pos are those of
-        CausalSelfAttention.forward. Raises ValueError if the sequences are longer than block_size.
+        targets: returns the logits (B, 1, V) of the last position, and None; with a cache (see new_cache), idx is
+        either a whole sequence (pos = 0), whose keys and values fill the cache, or the newest token of each sequence
+        (T = 1), at position pos. Raises ValueError if the sequences are longer than block_size.
         """
         B, T = idx.shape
         if pos + T > self.config.block_size:
             raise ValueError(f'{pos + T} tokens do not fit in block_size = {self.config.block_size}')
+        if pos > 0:
+            assert T == 1   # several positions in mid-sequence would need a mask of their own
+            return self.decode(idx, cache, pos), None
 
-        tok_emb = self.transformer.wte(idx)                  # (B, T, C)
-        pos_emb = self.transformer.wpe.weight[pos:pos + T]   # (T, C)
+        tok_emb = self.transformer.wte(idx)            # (B, T, C)
+        pos_emb = self.transformer.wpe.weight[:T]      # (T, C)
         x = self.transformer.drop(tok_emb + pos_emb)
         for i, block in enumerate(self.transformer.h):
             layer_cache = None if cache is None else cache[i]
-            x = block(x, layer_cache, pos)
+            x = block(x, layer_cache)
         x = self.transformer.ln_f(x)
 
         if targets is None:
@@ -285,6 +285,23 @@ class GPT(nn.Module):
         # not slices of one tensor: torch.compile on a CPU wrote those wrong
         return [torch.empty(shape, dtype=dtype, device=weight.device) for _ in range(c.n_layer)]
 
+    def decode(self, idx, cache, pos):
+        """The logits (B, 1, V) that follow the newest token of each sequence, idx (B, 1), which stands at position pos;
+        the cache has the keys and values of those before, and gets its own. The arithmetic is forward's, for one
+        position, to which nothing is masked. It is written out since calls are what costs here: through Block's,
+        CausalSelfAttention's and MLP's forward a token of a small model took up to 1.6 times as long."""
+        B = idx.size(0)
+        nh = self.config.n_head
+        x = self.transformer.wte(idx[:, 0]) + self.transformer.wpe.weight[pos]   # (B, C)
+        for block, layer_cache in zip(self.transformer.h, cache):
+            qkv = block.attn.c_attn(block.ln_1(x)).view(B, 3, nh, 1, -1)
+            layer_cache[:, :, :, pos:pos + 1] = qkv[:, 1:].transpose(0, 1)       # (2, B, nh, 1, hs)
+            k, v = layer_cache[:, :, :, :pos + 1].unbind(0)                      # (B, nh, pos + 1, hs) each
+            y = F.scaled_dot_product_attention(qkv[:, 0], k, v)                  # (B, nh, 1, hs)
+            x = x + block.attn.c_proj(y.view(B, -1))
+            x = x + block.mlp.c_proj(block.mlp.gelu(block.mlp.c_fc(block.ln_2(x))))
+        return self.lm_head(self.transformer.ln_f(x))[:, None]
+
     @torch.no_grad()
     def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, num_samples=None, keep=None, top_p=1.0):
         """Continue idx (B, T) by max_new_tokens, yielding the next token id of each sequence, (n,), step by step.
@@ -351,18 +368,6 @@ def pretrained_config(name, dropout=0.0):
             raise ValueError(f'it is a variant of GPT-2: its {key} is {getattr(c, key)}, not {value}')
     return GPTConfig(block_size=c.n_positions, vocab_size=c.vocab_size, n_layer=c.n_layer, n_head=c.n_head,
                      n_embd=c.n_embd, dropout=dropout, bias=True)
-
-
-def update_cache(cache, k, v, pos):
-    """Write k and v (B, nh, T, hs) into one layer's cache (2, n, nh, block_size, hs), from position pos on; B = 1 fills
-    the cache of all n sequences. Returns the keys and values to attend to, (B, nh, T, hs) or (n, nh, pos + 1, hs)."""
-    T = k.size(2)
-    assert pos == 0 or T == 1   # several positions in mid-sequence would need a mask of their own
-    cache[0, :, :, pos:pos + T] = k
-    cache[1, :, :, pos:pos + T] = v
-    if pos == 0:   # there are no others
-        return k, v
-    return cache[0, :, :, :pos + T], cache[1, :, :, :pos + T]
 
 
 def pick_token(logits, temperature, top_k=None, top_p=1.0):

@@ -22,8 +22,8 @@ from support.files import write_whole
 from support.pretrained import check_pretrained
 from support.run_folder import STATES, find, path_of
 from support.torch_file import read_torch_file
-from support.tokenizer import (WELL_KNOWN, check_transformers, fits, gpt2_tokens, hf_record, hub_id, load_hf_tokenizer,
-                               load_tokenizer)
+from support.tokenizer import (WELL_KNOWN, check_fit, check_transformers, fits, gpt2_tokens, hf_record, hub_id,
+                               load_hf_tokenizer, load_tokenizer)
 
 NAME_DATASET = ('put its meta.pkl into a folder data/NAME, and the name into the checkpoint, in Python: '
                 'c = torch.load(PATH); c.setdefault("config", {})["dataset"] = NAME; torch.save(c, PATH)')
@@ -242,12 +242,14 @@ def load_pretrained(name, dropout=0.0, block_size=None):
     bad = find_not_finite(model)
     if bad:
         fail(f'{what} has weights that are NaN or infinite, in {bad}: that training failed; take another model')
-    if record is None:
-        hf = load_hf_tokenizer(source, what)
-        record = hf_record(hf)
-        if record['eos'] is not None and hf.eos_token_id >= model.config.vocab_size:   # transformers added it
-            record['eos'] = None
     try:
+        if record is None:
+            hf = load_hf_tokenizer(source, what)
+            own_ids = hf.backend_tokenizer.get_vocab(with_added_tokens=False)
+            check_fit(max(own_ids.values(), default=0) + 1, model.config.vocab_size)   # its json takes memory by these
+            record = hf_record(hf)
+            if record['eos'] is not None and hf.eos_token_id >= model.config.vocab_size:   # transformers added it
+                record['eos'] = None
         check_tokenizer(record, model.config.vocab_size)
     except ValueError as e:
         fail(f'{what} cannot be used: {e}; take a model whose tokenizer fits')

@@ -39,12 +39,13 @@ def script_name():
 
 
 def first_line(e):
-    """The first line of what an exception says; its name, if it says nothing."""
+    """The first line of what an exception says, not all of a long one; its name, if it says nothing."""
     try:
         said = str(e).strip()
     except Exception:   # a class of the user's own can have a mistake there, too
         said = ''
-    return (said or type(e).__name__).splitlines()[0]
+    line = (said or type(e).__name__).splitlines()[0]
+    return line if len(line) <= 400 else line[:400] + ' ...'   # some quote what is in a file
 
 
 def check_finite(value, name, iter_num):

@@ -15,7 +15,7 @@ import torch
 
 from model import pretrained_config
 from support.checks import FLOATS, check_int, check_layers, check_text, check_tied, check_type, gpt_shapes, show
-from support.torch_file import read_torch_file
+from support.torch_file import read_old_shapes, read_torch_file
 
 CONV1D = ('c_attn.weight', 'c_fc.weight', 'c_proj.weight')   # which GPT-2 keeps as (in, out)
 SAFE_FLOATS = ('F16', 'BF16', 'F32', 'F64')   # safetensors' names
@@ -151,7 +151,9 @@ def open_safetensors(path):
 def load_bin(path, device):
     """The dict in a pytorch_model.bin, on the CPU, or on 'meta' with shapes alone."""
     if os.path.isfile(path) and not zipfile.is_zipfile(path):   # from a torch before 1.6
-        weights = torch.load(path, map_location=device, weights_only=True)
+        weights = read_old_shapes(path)
+        if device != 'meta':
+            weights = torch.load(path, weights_only=True)
     else:
         weights = read_torch_file(path, device)
     if not isinstance(weights, dict):   # an OrderedDict, too

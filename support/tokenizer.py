@@ -187,7 +187,10 @@ def parse_hf(json):
     from tokenizers import Tokenizer
     try:
         with silent_stderr():   # where its panics write a hundred lines
-            return Tokenizer.from_str(json)
+            hf = Tokenizer.from_str(json)
+            hf.no_padding()   # which may be to any length
+            hf.no_truncation()
+            return hf
     except (KeyboardInterrupt, MemoryError):
         raise
     except BaseException as e:   # its panics, for which it has a class of its own, are no Exceptions
@@ -511,4 +514,5 @@ def load_hf_tokenizer(name, what):
 
 def hf_record(hf):
     """The record of a tokenizer from load_hf_tokenizer."""
-    return {'kind': 'hf', 'json': hf.backend_tokenizer.to_str(), 'eos': hf.eos_token}
+    end = hf.eos_token if hf.eos_token_id is not None else None   # some name one that they do not have
+    return {'kind': 'hf', 'json': hf.backend_tokenizer.to_str(), 'eos': end}

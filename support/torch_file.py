@@ -8,8 +8,10 @@ that checkpoints need. A file is a zip archive: data.pkl, a pickle, describes di
 tensors; data/0, data/1, ... are the bytes of the tensors. Each byte is read once, and compared with its checksum.
 """
 
+import mmap
 import os
 import sys
+import tarfile
 import zipfile
 
 import torch
@@ -29,6 +31,7 @@ DTYPES = {
 REBUILD_TENSOR = 'torch._utils _rebuild_tensor_v2'
 REBUILD_PARAMETER = 'torch._utils _rebuild_parameter'
 ORDERED_DICT = 'collections OrderedDict'
+OLD_START = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.'   # of a torch before 1.6: magic, version
 NAMES = {*DTYPES, REBUILD_TENSOR, REBUILD_PARAMETER, ORDERED_DICT}   # all that a pickle may name
 INSTRUCTIONS = {   # of a pickle, all that torch.save writes
     'PROTO', 'BINUNICODE', 'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT', 'BINPUT', 'LONG_BINPUT', 'BINGET',
@@ -156,6 +159,59 @@ class TensorReader(Reader):
         if function == ORDERED_DICT and args == ():
             return {}
         raise ValueError(f'it calls {function} otherwise than torch.save')
+
+
+def read_old_shapes(path):
+    """What a torch before 1.6 wrote to a file, with tensors on 'meta': such a file is no zip archive, but five pickles
+    and the bytes of the tensors. Its pickles and its sizes are checked, so that torch.load, which comes to no end with
+    some, can read it. Raises ValueError, whose message says what is wrong, or OSError."""
+    if tarfile.is_tarfile(path):   # the oldest of all, which torch.load would take it for
+        raise ValueError('it is of a version of torch that is too old; load and save it with torch 1.6 or later')
+    with open(path, 'rb') as f:
+        if f.read(len(OLD_START)) != OLD_START:
+            raise ValueError('it is no file of torch.save')
+        n_bytes = os.fstat(f.fileno()).st_size
+        with mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as content:   # a read beyond its end takes no memory
+            content.seek(len(OLD_START))
+            storages = OldStorages(n_bytes)
+            Reader().read(content)   # what machine it was
+            value = OldTensorReader(storages).read(content)
+            keys = Reader().read(content)
+            if type(keys) is not list or sorted(map(str, keys)) != sorted(storages.flat):
+                raise ValueError('its records are not those of its tensors')
+            for key in keys:
+                flat = storages.flat[key]
+                if content.read(8) != len(flat).to_bytes(8, 'little') or content.tell() + flat.nbytes > n_bytes:
+                    raise ValueError(f'its record {key!a:.20} does not have {flat.nbytes} bytes')
+                content.seek(flat.nbytes, os.SEEK_CUR)
+            return value
+
+
+class OldStorages:
+    """The memory of the tensors in a file of n_bytes, by its shapes alone."""
+
+    def __init__(self, n_bytes):
+        self.n_bytes = n_bytes
+        self.flat = {}   # by key
+
+    def get(self, key, dtype, n):
+        """A flat tensor of n numbers on 'meta'. Raises ValueError if the file is smaller, or says two things of it."""
+        if n * dtype.itemsize > self.n_bytes:
+            raise ValueError(f'its record {key!a:.20} is larger than the file')
+        flat = self.flat.setdefault(key, torch.empty(n, dtype=dtype, device='meta'))
+        if flat.dtype != dtype or len(flat) != n:
+            raise ValueError(f'its record {key!a:.20} has two types')
+        return flat
+
+
+class OldTensorReader(TensorReader):
+    """As TensorReader, for what a torch before 1.6 wrote."""
+
+    def storage(self, description):
+        """The flat tensor of a description, which has, at its end, a part of it, or None."""
+        if not isinstance(description, tuple) or len(description) != 6 or description[5] is not None:
+            raise ValueError('it has a storage without description')
+        return super().storage(description[:5])
 
 
 def rebuild_tensor(flat, offset, size, stride):

@@ -2,8 +2,10 @@
 
 import http.server
 import json
+import resource
 import shutil
 import subprocess
+import tarfile
 import threading
 import zipfile
 
@@ -12,6 +14,7 @@ import torch
 from conftest import ECA, PORTUGUESE, assert_same_logits, export, load
 
 from model import GPT
+from support.checkpoints import load_pretrained
 
 transformers = pytest.importorskip('transformers')
 
@@ -308,6 +311,46 @@ def test_a_bin_that_inflates(prepared, small, tmp_path):
     assert 'it is compressed' in prepared.run('sample.py', f'--init_from={folder}', fails=True)
 
 
+DOUBLED = b'}K\x01\x85' + b''.join(b'q%ch%c\x86' % (i, i) for i in range(60)) + b'Ns.'   # a key that takes 2**60 steps
+OLD_BINS = [
+    (lambda old: b'\x80\x02' + DOUBLED, 'it is no file of torch.save'),
+    (lambda old: old[:21] + b'\x80\x02' + DOUBLED, 'it has a key that is a tuple'),
+    (lambda old: old[:21] + b'\x80\x02}.\x80\x02' + DOUBLED, 'it has a key that is a tuple'),
+    (lambda old: old[:21] + b'\x80\x02}.\x80\x02cos\nsystem\n.', 'it has the instruction GLOBAL|it asks for os.system'),
+    (lambda old: old[:21] + b'\x80\x02X\xff\xff\xff\xff.', 'expected 4294967295 bytes'),
+    (lambda old: old[:-8], 'does not have'),
+    (lambda old: old[:-200_000], 'cannot be loaded'),
+    (lambda old: old.replace(b'K\x08N', b'K\x07N', 1), 'has two types|a tensor of size|does not have'),
+    (lambda old: old.replace(b'cpu', b'cud', 1).replace(b'torch\nFloat', b'torch\nFloot', 1), 'asks for torch.Floot'),
+]
+
+
+@pytest.mark.parametrize('change, says', OLD_BINS)
+def test_old_bins_that_will_not_do(small, tmp_path, change, says):
+    """A pytorch_model.bin that is no zip archive: torch.load comes to no end with some."""
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    as_bin(folder, _use_new_zipfile_serialization=False)
+    path = folder / 'pytorch_model.bin'
+    new = change(path.read_bytes())
+    assert new != path.read_bytes()
+    path.write_bytes(new)
+    with pytest.raises(SystemExit, match=says) as e:
+        load_pretrained(str(folder))
+    assert 'cannot be loaded' in str(e.value) and str(e.value).isprintable()
+
+
+def test_a_tar_that_is_an_old_bin_too(small, tmp_path):
+    """torch.load tries that first."""
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    (folder / 'model.safetensors').unlink()
+    with tarfile.open(folder / 'pytorch_model.bin', 'w') as tar:
+        tar.add(folder / 'config.json', 'pickle')
+    with pytest.raises(SystemExit, match='it is of a version of torch that is too old'):
+        load_pretrained(str(folder))
+
+
 def test_an_index_that_leads_elsewhere(prepared, small, tmp_path):
     folder = tmp_path / 'hf'
     shutil.copytree(small, folder)
@@ -339,6 +382,41 @@ def test_a_tokenizer_larger_than_its_model(prepared, small, tmp_path):
     save_bpe(folder, (prepared / ECA / 'amostra.txt').read_text(encoding='utf-8'), vocab_size=400)
     said = prepared.run('sample.py', f'--init_from={folder}', fails=True)
     assert 'the tokenizer has 400 tokens, more than the 300 that the model knows' in said
+
+
+def change_json(path, change):
+    content = json.loads(path.read_text(encoding='utf-8'))
+    change(content)
+    path.write_text(json.dumps(content), encoding='utf-8')
+
+
+def test_a_token_with_a_large_number(small, tmp_path):
+    """The package tokenizers takes four bytes for each number below it, when asked for its json."""
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    change_json(folder / 'tokenizer.json', lambda content: content['model']['vocab'].update(a=10**8))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SystemExit, match='has 100,000,001 tokens, more than the 300 that the model knows'):
+        load_pretrained(str(folder))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000   # kilobytes
+
+
+def test_an_end_that_is_no_token(small, tmp_path):
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    change_json(folder / 'tokenizer_config.json', lambda content: content.update(eos_token=''))
+    _, record = load_pretrained(str(folder))
+    assert record['eos'] is None
+
+
+def test_a_json_that_says_much(small, tmp_path):
+    """Whoever quotes it keeps to a line that can be read."""
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    change_json(folder / 'tokenizer.json', lambda content: content['model']['vocab'].update(a='x' * 10_000))
+    with pytest.raises(SystemExit, match='cannot be loaded: invalid type') as e:
+        load_pretrained(str(folder))
+    assert len(str(e.value)) < 700
 
 
 def test_a_token_beyond_the_model(prepared, small, tmp_path):

@@ -1,5 +1,6 @@
 """Vocabularies: characters there and back, files that lie, files that would run a command."""
 
+import json
 import os
 import pickle
 import unicodedata
@@ -78,3 +79,16 @@ def test_default_prompt_where_there_is_no_new_line():
     assert encode('\n') == [0]
     with pytest.raises(SystemExit, match='never seen'):
         encode('a\n')
+
+
+def test_a_tokenizer_that_pads():
+    """To any length; and one that cuts texts off."""
+    tokenizers = pytest.importorskip('tokenizers')
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({'a': 0, 'b': 1}))
+    words.enable_padding(length=10**6, pad_token='a')
+    words.enable_truncation(2)
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    record = {'kind': 'hf', 'json': words.to_str(), 'eos': None}
+    assert json.loads(record['json'])['padding'] and json.loads(record['json'])['truncation']
+    encode, _ = tokenizer.get_codec(record)
+    assert encode('b a b') == [1, 0, 1]
