@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from support.errors import catch_crashes, fail, first_line, script_doc
-from support.files import check_regular, lock, replacing, unlock
+from support.files import check_regular, is_locked, lock, replacing, unlock
 from support.texts import check_download, count_accents, download, has_one_way, read_text, warn_of_two_ways
 from support.tokenizer import GPT2_END, fits, gpt2_encoding, hf_record, load_hf_tokenizer, same_tokens
 
@@ -146,10 +146,7 @@ def is_as_prepared(data_dir):
 
 def check_not_busy(data_dir):
     """Exit if a prepare.py is writing a data set to a folder."""
-    try:
-        if os.path.isdir(data_dir):
-            unlock(lock(data_dir))
-    except BlockingIOError:
+    if is_locked(data_dir):
         fail(f'prepare.py is still writing to {data_dir}; wait for it, and start again')
 
 

@@ -246,6 +246,24 @@ def unlock(folder, held):
         held.release()
 
 
+def is_locked(folder):
+    """Whether another process has locked a folder. Nothing is written there."""
+    path = os.path.join(folder, '.lock')
+    if not os.path.exists(path):
+        return False
+    try:
+        held = hold(path) if fcntl else lock_by_package(path)
+    except BlockingIOError:
+        return True
+    except OSError:   # it cannot be opened: nobody writes there as this user
+        return False
+    if isinstance(held, int):   # it is what a killed process has left
+        os.close(held)
+    elif held is not None:
+        held.release()
+    return False
+
+
 def hold(path, flags=0):
     """Open a file and lock it until its number, which is returned, is closed; None where the file system has no locks.
     Raises BlockingIOError if another process has it, and OSError."""

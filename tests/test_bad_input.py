@@ -93,10 +93,10 @@ FILES = [
     ('out/ckpt.pt', with_checkpoint(optimizer=[{'state': {0: {'step': torch.ones(3)}}}] * 2), RESUME,
      'was trained with another optimizer'),
     ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'char', 'itos': ['a']}), SAMPLE, 'is not a whole checkpoint'),
-    ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'sentencepiece'}), SAMPLE, 'this version knows char, gpt2'),
+    ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'sentencepiece'}), SAMPLE, 'knows char, ids, gpt2, hf'),
     ('out/ckpt.pt', with_checkpoint(tokenizer=7), SAMPLE, 'is not a whole checkpoint'),
     # what export.py would have passed on
-    ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'sentencepiece'}), EXPORT, 'this version knows char, gpt2'),
+    ('out/ckpt.pt', with_checkpoint(tokenizer={'kind': 'sentencepiece'}), EXPORT, 'knows char, ids, gpt2, hf'),
     ('out/ckpt.pt', with_itos(lambda itos: itos[:-1]), EXPORT, 'itos of the tokenizer has'),
     ('out/ckpt.pt', with_itos(lambda itos: itos[:-1] + itos[:1]), EXPORT, 'is there twice'),
     ('out/ckpt.pt', with_itos(lambda itos: list(range(len(itos)))), EXPORT, 'its tokens are no list of strings'),
@@ -140,7 +140,7 @@ def test_log_that_is_a_folder(trained, tmp_path):
     shutil.copy(trained / 'out' / 'ckpt.pt', tmp_path)
     (tmp_path / 'log.csv').mkdir()
     said = trained.run(*RESUME, f'--out_dir={tmp_path}', fails=True)
-    assert f'{tmp_path}/log.csv could not be written (it is a folder, not a file)' in said
+    assert f'{tmp_path}/log.csv cannot be written: it is a folder, not a file' in said
 
 
 @pytest.mark.parametrize('change', [dict(n_layer=1), dict(n_embd=16), dict(vocab_size=7), dict(n_head=5)])

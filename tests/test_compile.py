@@ -68,7 +68,7 @@ def test_train_counts_what_is_left(prepared, tmp_path, monkeypatch):
     """train.py gives the choice the FLOPs of the iterations that are left: none to evaluate, fewer when resumed."""
     (tmp_path / 'spy.py').write_text(
         "devices_of_this_run = __import__('support.devices').devices\n"
-        'def spy(compile, device, flops, peak_flops):\n'
+        'def spy(compile, device, flops, peak_flops, minutes):\n'
         "    print(f'asked for {flops / 1e6:.3f} MFLOP')\n"
         "    return False, 'spied'\n"
         'devices_of_this_run.pick_compile = spy\n', encoding='utf-8')

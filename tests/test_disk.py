@@ -332,20 +332,21 @@ def test_a_prepare_that_still_writes(bare, monkeypatch, capsys):
     args = ['train.py', *ARGS, '--eval_only=True']
     held = lock(str(folder))
     assert 'prepare.py is still writing to' in bare.run(*args, fails=True)
-    unlock(held)
+    unlock(str(folder), held)
     assert 'run python data/ecadequeiuroz_char/prepare.py first' in bare.run(*args, fails=True)
     bare.run(f'{ECA}/prepare.py', f'{ECA}/amostra.txt')
     new = (folder / 'val.bin').read_bytes()
     (folder / 'val.bin').write_bytes(new[:-2])
     held = lock(str(folder))
     assert 'prepare.py is still writing to' in bare.run(*args, fails=True)
-    unlock(held)
+    unlock(str(folder), held)
     assert 'were not written together' in bare.run(*args, fails=True)
 
     def end_of_writing(path):
         (folder / 'val.bin').write_bytes(new)
+        return False
 
-    monkeypatch.setattr(dataset, 'unlock', end_of_writing)   # it ended between the two looks
+    monkeypatch.setattr(dataset, 'is_locked', end_of_writing)   # it ended between the two looks
     dataset.check_prepared(str(folder))
 
 
