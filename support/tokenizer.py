@@ -425,15 +425,17 @@ def load_hf_tokenizer(name, what):
     """transformers' fast tokenizer of a Hugging Face Hub id or folder, which truncates and pads nothing. what: how
     the user asked for it, to begin a message with."""
     check_transformers(what)
+    source = hub_id(name)
     try:
         from transformers import AutoTokenizer
-        hf = AutoTokenizer.from_pretrained(hub_id(name), trust_remote_code=False)
+        with silent_stderr():
+            hf = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         hf.backend_tokenizer.no_truncation()   # as some were saved
         hf.backend_tokenizer.no_padding()
         known = set(hf.get_vocab()) - set(hf.all_special_tokens)
-    except MemoryError:
+    except (KeyboardInterrupt, MemoryError):
         raise
-    except Exception as e:   # a hub, a cache and strangers' files can raise anything
+    except BaseException as e:   # a hub, a cache and strangers' files can raise anything; a panic is no Exception
         fail(f'{what} cannot be loaded: {first_line(e)}')
     if not known:   # what transformers makes of a model's folder without them
         fail(f'{what} has no tokenizer: tokenizer.json, or vocab.json and merges.txt, is missing there; '
