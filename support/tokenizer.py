@@ -29,7 +29,7 @@ from support.pickles import MAX_BYTES, NotPlain, load_plain
 # where GPT-2 cuts a text before it merges bytes: words, numbers, punctuation and white space stay apart
 GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 GPT2_END = 50256   # the id of <|endoftext|>; the 50,256 tokens before it are text
-KINDS = ('char', 'ids', 'gpt2', 'hf')
+KINDS = ('char', 'gpt2', 'hf', 'ids')
 LISTED = ('char', 'ids')   # kinds whose vocabularies are as large as nanoGPT makes them, not padded
 # models with GPT-2's own tokenizer whose names have no owner, and who that is
 WELL_KNOWN = {'gpt2': 'openai-community', 'gpt2-medium': 'openai-community', 'gpt2-large': 'openai-community',
