@@ -32,7 +32,7 @@ GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\
 GPT2_END = 50256   # the id of <|endoftext|>; the 50,256 tokens before it are text
 # of those tokens, by hash_tokens: a training on tiktoken's ids needs no vocabulary, and no network, to know it again
 GPT2_SHA256 = 'd6eafc9c4e864b82073cdfe088157f5447dbdf12dfcc165653a9ca5eb92dce19'
-KINDS = ('char', 'ids', 'gpt2', 'hf')
+KINDS = ('char', 'gpt2', 'hf', 'ids')
 LISTED = ('char', 'ids')   # kinds whose vocabularies are as large as nanoGPT makes them, not padded
 # models with GPT-2's own tokenizer whose names have no owner, and who that is
 WELL_KNOWN = {'gpt2': 'openai-community', 'gpt2-medium': 'openai-community', 'gpt2-large': 'openai-community',
@@ -496,15 +496,17 @@ def load_hf_tokenizer(name, what):
     """transformers' fast tokenizer of a Hugging Face Hub id or folder, which truncates and pads nothing. what: how
     the user asked for it, to begin a message with."""
     check_transformers(what)
+    source = hub_id(name)
     try:
         from transformers import AutoTokenizer
-        hf = AutoTokenizer.from_pretrained(hub_id(name), trust_remote_code=False)
+        with silent_stderr():
+            hf = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         hf.backend_tokenizer.no_truncation()   # as some were saved
         hf.backend_tokenizer.no_padding()
         known = set(hf.get_vocab()) - set(hf.all_special_tokens)
-    except MemoryError:
+    except (KeyboardInterrupt, MemoryError):
         raise
-    except Exception as e:   # a hub, a cache and strangers' files can raise anything
+    except BaseException as e:   # a hub, a cache and strangers' files can raise anything; a panic is no Exception
         fail(f'{what} cannot be loaded: {first_line(e)}')
     if not known:   # what transformers makes of a model's folder without them
         fail(f'{what} has no tokenizer: tokenizer.json, or vocab.json and merges.txt, is missing there; '

@@ -409,6 +409,16 @@ def test_an_end_that_is_no_token(small, tmp_path):
     assert record['eos'] is None
 
 
+def test_a_tokenizer_that_panics(prepared, small, tmp_path):
+    """Rust prints a note of its own, and raises what is no Exception."""
+    folder = tmp_path / 'hf'
+    shutil.copytree(small, folder)
+    change_json(folder / 'tokenizer.json', lambda content: content['model'].update(continuing_subword_prefix='xxxx'))
+    for args in (['sample.py', f'--init_from={folder}'],
+                 ['data/ecadequeiuroz/prepare.py', f'--tokenizer={folder}', f'{ECA}/amostra.txt']):
+        assert f'{folder} cannot be loaded: ' in prepared.run(*args, fails=True)
+
+
 def test_a_json_that_says_much(small, tmp_path):
     """Whoever quotes it keeps to a line that can be read."""
     folder = tmp_path / 'hf'
