@@ -61,8 +61,6 @@ model, tokenizer = load_model(init_from, out_dir)
 encode, decode = get_codec(tokenizer, vocab_size=model.config.vocab_size)
 model.eval().to(device)
 c = model.config
-if top > c.vocab_size:
-    fail(f'top = {top} is invalid: the model knows {c.vocab_size} tokens')
 check_output('to', to)   # before the model writes, and after it is clear that there is a model
 
 # the prompt
@@ -150,6 +148,8 @@ else:
 # most of a frozen page is attention, which grows with the square of the text
 n_bytes = c.n_layer * c.n_head * (len(prompt) + max_new_tokens) ** 2 / 2   # a byte for each of its weights
 page_mb = n_bytes * 4 / 3 / 1e6   # in base64
+if frozen and top > c.vocab_size:
+    fail(f'top = {top} is invalid: the model knows {c.vocab_size} tokens')
 if frozen and page_mb > 20:
     fail(f'the page would have {page_mb:.0f} MB; shorten the prompt, or lower max_new_tokens = {max_new_tokens}')
 
