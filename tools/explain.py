@@ -1,5 +1,5 @@
 """
-Put a trained GPT into a page, where it runs: type, and see its guesses, surprise and attention; take it apart.
+Put a trained GPT into a page, where it runs and can be taken apart.
 
     python tools/explain.py --out_dir=assets/eca-mini --start="Meu caro"
     python tools/explain.py --out_dir=out-eca-char --start=FILE:carta.txt
