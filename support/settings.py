@@ -36,7 +36,7 @@ def check_sample_settings(config):
 def check_explain_settings(config):
     """Exit unless the settings of tools/explain.py, a dict, are in range. Those that depend on the model are checked
     once it is known."""
-    check_at_least(0, config, 'max_new_tokens', 'temperature', 'top_k')
+    check_at_least(0, config, 'max_new_tokens', 'temperature', 'top_k', 'max_mb')
     check_at_least(1, config, 'top')
     check_numbers(config)
 

@@ -1,9 +1,9 @@
-"""tools/explain.py: its numbers are the model's, its page is complete in itself, and a browser shows what it says."""
+"""tools/explain.py: the numbers of a frozen page are the model's, and a page is complete in itself. test_page.py opens
+both kinds in a browser."""
 
 import base64
 import json
 import math
-import os
 import re
 import shutil
 
@@ -46,14 +46,23 @@ def explain(out_dir, *args):
     return script_globals('tools/explain.py', f'--out_dir={out_dir}', '--device=cpu', *args)
 
 
+def freeze(out_dir, *args):
+    """The same for a page without the model."""
+    return explain(out_dir, '--max_mb=0', *args)
+
+
 def read_data(page):
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL).group(1))
 
 
+def text_of(data):
+    return ''.join(text for text, _ in data['clusters'])
+
+
 @pytest.fixture(scope='module')
 def letter(out_dir):
-    """(the script's globals, its page's path) for a letter that the model goes on with."""
-    g = explain(out_dir, f'--start={LETTER}', '--max_new_tokens=30', '--top=7', f'--to={out_dir}/letter.html')
+    """(the script's globals, its page's path) for a letter that the model goes on with, frozen."""
+    g = freeze(out_dir, f'--start={LETTER}', '--max_new_tokens=30', '--top=7', f'--to={out_dir}/letter.html')
     return g, out_dir / 'letter.html'
 
 
@@ -105,8 +114,8 @@ def test_surprise_and_predictions_are_the_models(letter):
         _, loss = model(idx[:, :-1], idx[:, 1:])
     assert data['surprise'][0] is None and len(data['surprise']) == T
     assert abs(sum(data['surprise'][1:]) * math.log(2) / (T - 1) - loss.item()) < 1e-3
-    assert ''.join(data['pieces']).startswith(LETTER) and data['nPrompt'] == len(LETTER)
-    assert ''.join(data['pieces']) == ''.join(CHARS[i] for i in idx[0])
+    assert text_of(data).startswith(LETTER) and data['nPrompt'] == len(LETTER)
+    assert text_of(data) == ''.join(CHARS[i] for i in idx[0])
 
     roots = np.frombuffer(base64.b64decode(data['attention']), dtype=np.uint8).reshape(2, 3, -1) / 255
     row = roots[:, :, 20 * 21 // 2:21 * 22 // 2]   # of position 20
@@ -115,15 +124,15 @@ def test_surprise_and_predictions_are_the_models(letter):
 
 def test_prompts_short_and_long(out_dir, capsys):
     """One character alone, and a prompt as long as the window, whose continuation has no room."""
-    g = explain(out_dir, '--start=A', '--max_new_tokens=0', f'--to={out_dir}/one.html')
-    assert read_data((out_dir / 'one.html').read_text(encoding='utf-8'))['pieces'] == ['A'] and g['T'] == 1
+    g = freeze(out_dir, '--start=A', '--max_new_tokens=0', f'--to={out_dir}/one.html')
+    assert read_data((out_dir / 'one.html').read_text(encoding='utf-8'))['clusters'] == [['A', 1]] and g['T'] == 1
     g = explain(out_dir, f'--start={"a" * 90}', f'--to={out_dir}/long.html')
     assert g['T'] == 96 and 'max_new_tokens is 6 here' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('kind', ['gpt2', 'hf'])
 def test_tokens_that_are_parts_of_characters(tmp_path, request, kind):
-    """Each shows the whole character, numbered, and a prediction that completes a character shows that one."""
+    """The character is there once, for all of its tokens, and a prediction that completes it shows it whole."""
     if kind == 'gpt2':
         pytest.importorskip('tiktoken')
         with pytest.MonkeyPatch.context() as patch:
@@ -139,16 +148,17 @@ def test_tokens_that_are_parts_of_characters(tmp_path, request, kind):
         vocab_size = 320
     folder = save_model(tmp_path / 'out', tokenizer, vocab_size, n_embd=12)
     top = 60 if kind == 'gpt2' else vocab_size
-    g = explain(folder, '--start=olá 日本, </b>\n', '--max_new_tokens=8', f'--top={top}', f'--to={tmp_path}/page.html')
-    pieces = g['pieces'][:len(g['prompt'])]
-    assert ''.join(piece.rstrip('₁') for piece in pieces if piece[-1] not in '₂₃₄') == 'olá 日本, </b>\n'
-    parts = [t for t, piece in enumerate(pieces) if '日' in piece]
-    assert len(parts) > 1 and [pieces[t][-1] for t in parts] == list('₁₂₃')[:len(parts)]
-    assert len(g['pieces']) == len(g['ids']) and all(g['pieces'])
+    g = freeze(folder, '--start=olá 日本, </b>\n', '--max_new_tokens=8', f'--top={top}', f'--to={tmp_path}/page.html')
+    data = read_data((tmp_path / 'page.html').read_text(encoding='utf-8'))
+    assert text_of(data).startswith('olá 日本, </b>\n') and all(text for text, _ in data['clusters'])
+    assert sum(n for _, n in data['clusters']) == len(g['ids'])
+    where = next(i for i, (text, _) in enumerate(data['clusters']) if '日' in text)
+    assert data['clusters'][where][1] > 1
     if top == vocab_size:
-        completes = parts[-2]   # the position before the character's last token
-        assert g['predicted'][completes][g['ranks'][completes]] + '₁' == pieces[parts[0]]
-        assert g['predicted'][0][(g['order'][0] == vocab_size - 1).int().argmax()] == f'<{vocab_size - 1}>'   # padding
+        order = g['logits'].argsort(dim=-1, descending=True, stable=True)
+        last = sum(n for _, n in data['clusters'][:where + 1]) - 1   # the position of the character's last token
+        assert data['predicted'][last - 1][data['ranks'][last - 1]] == data['clusters'][where][0]
+        assert data['predicted'][0][(order[0] == vocab_size - 1).int().argmax()] == f'<{vocab_size - 1}>'   # padding
 
 
 # -----------------------------------------------------------------------------
@@ -159,7 +169,7 @@ def test_as_a_user_runs_it(prepared, out_dir):
     args = ['--start=Ora', '--max_new_tokens=20', '--seed=3']
     printed = prepared.run('tools/explain.py', f'--out_dir={out_dir}', '--device=cpu', *args)
     page = (out_dir / 'explain.html').read_bytes()
-    assert printed == f'wrote {out_dir}/explain.html: 23 tokens, 0.0 MB\n'
+    assert printed == f'wrote {out_dir}/explain.html: 23 tokens, 0.2 MB\n'
     explain(out_dir, *args, f'--to={out_dir}/again.html')
     assert (out_dir / 'again.html').read_bytes() == page
     said = prepared.run('tools/explain.py', f'--out_dir={out_dir}', '--start=Olá 漢', fails=True)
@@ -172,8 +182,9 @@ def test_as_a_user_runs_it(prepared, out_dir):
     (['--start='], 'the prompt is empty'),
     (['--start=FILE:nada.txt'], 'nada.txt cannot be read: No such file'),
     (['--top=0'], 'top = 0 is invalid: it must be at least 1'),
-    (['--top=1000'], f'top = 1000 is invalid: the model knows {len(CHARS)} tokens'),
+    (['--top=1000', '--max_mb=0'], f'top = 1000 is invalid: the model knows {len(CHARS)} tokens'),
     (['--max_new_tokens=-1'], 'max_new_tokens = -1 is invalid'),
+    (['--max_mb=-1'], 'max_mb = -1 is invalid'),
     (['--start=A', '--to=nada/nada/page.html'], 'to = nada/nada/page.html cannot be written: its folder is not there'),
 ])
 def test_bad_input(out_dir, tmp_path, monkeypatch, args, says):
@@ -184,189 +195,69 @@ def test_bad_input(out_dir, tmp_path, monkeypatch, args, says):
     assert not list(tmp_path.iterdir())
 
 
-def test_page_is_complete_in_itself(out_dir):
-    explain(out_dir, f'--start={HOSTILE}', '--max_new_tokens=0', f'--to={out_dir}/hostile.html')
+@pytest.mark.parametrize('how', [explain, freeze])
+def test_page_is_complete_in_itself(out_dir, how):
+    how(out_dir, f'--start={HOSTILE}', '--max_new_tokens=0', f'--to={out_dir}/hostile.html')
     page = (out_dir / 'hostile.html').read_text(encoding='utf-8')
-    assert not re.search(r'https?:|\b(src|href|srcset|poster)\s*=|@import|\b(url|import|fetch)\(|{{', page)
-    assert page.count('</script>') == page.count('<script') == 2 and page.count('<!--') == page.count('-->')
-    assert ''.join(read_data(page)['pieces']) == HOSTILE
+    assert not re.search(r'https?:|\b(src|href|srcset|poster)\s*=|@import|\b(url|import|fetch)\(', page)
+    assert not re.search('{{(data|weights)}}', page)
+    assert page.count('</script>') == page.count('<script') == 3 and page.count('<!--') == page.count('-->')
+    data = read_data(page)
+    text = text_of(data) if how is freeze else ''.join(CHARS[i] for i in data['ids'])
+    assert text == HOSTILE
 
 
-# -----------------------------------------------------------------------------
-# the page in a browser
-
-@pytest.fixture(scope='module')
-def browser():
-    playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
-    with playwright.sync_playwright() as p:
-        names = ('chromium', 'chromium-browser', 'google-chrome')
-        path = next(filter(None, map(shutil.which, names)), p.chromium.executable_path)   # or playwright's own
-        if not os.path.exists(path):
-            pytest.skip('there is no Chromium to open the page in: playwright install chromium')
-        browser = p.chromium.launch(executable_path=path, args=[
-            '--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update',
-            '--disable-sync', '--no-first-run'])
-        yield browser
-        browser.close()
+def test_words_in_double_braces_are_only_text(tmp_path):
+    """The prompt stands where the page's source has such words, and must not be taken for them."""
+    folder = save_model(tmp_path / 'out', {'kind': 'char', 'itos': [*CHARS]}, len(CHARS))
+    prompt = '{{weights}} {{data}}'
+    explain(folder, f'--start={prompt}', '--max_new_tokens=0')
+    data = read_data((folder / 'explain.html').read_text(encoding='utf-8'))
+    assert ''.join(CHARS[i] for i in data['ids']) == prompt
 
 
-@pytest.fixture
-def open_page(browser):
-    """open_page(path, locale) -> a page; at the end, none may have asked for another file or said anything."""
-    contexts = []
-    requests = []
-    said = []
+def test_a_page_with_the_model_in_it(out_dir, tmp_path, capsys):
+    """Its weights are the model's, rounded; and it says why where they are not there."""
+    g = explain(out_dir, '--start=Ora', '--max_new_tokens=9', f'--to={tmp_path}/page.html')
+    page = (tmp_path / 'page.html').read_text(encoding='utf-8')
+    data = read_data(page)
+    weights = np.frombuffer(base64.b64decode(re.search(r'id="weights">(.*?)</script>', page)[1]), '<f2')
+    named = dict(g['model'].named_parameters())
+    assert data['layers'] == [[name, w.numel()] for name, w in named.items()] and 'lm_head.weight' not in named
+    expected = torch.cat([w.detach().flatten() for w in named.values()]).half().numpy()
+    assert np.array_equal(weights, expected) and data['ids'] == g['ids'] and data['frozen'] == ''
+    assert capsys.readouterr().out.count('\n') == 1
 
-    def open_page(path, locale='en-US', **kwargs):
-        context = browser.new_context(locale=locale, viewport={'width': 1200, 'height': 900}, **kwargs)
-        contexts.append((context, path))
-        context.route(lambda url: not url.startswith('file:'), lambda route: route.abort())
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on('request', lambda request: requests.append(request.url))
-        page.on('console', lambda message: said.append(message.text))
-        page.on('pageerror', lambda e: said.append(str(e)))
-        page.on('dialog', lambda dialog: said.append(dialog.message))
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    for context, _ in contexts:
-        context.close()
-    assert requests == [path.as_uri() for _, path in contexts] and said == []
-
-
-READ = """() => ({
-    text: [...document.querySelectorAll('#text .token')].map(e => e.textContent).join(''),
-    pinned: [...document.querySelectorAll('#text [aria-selected=true]')].map(e => e.id).join(),
-    active: document.querySelector('#text').getAttribute('aria-activedescendant'),
-    shown: document.querySelector('#text .shown').id,
-    next: [...document.querySelectorAll('#next li')].map(e => [e.querySelector('.name').textContent,
-        e.querySelector('.value').textContent, e.className]),
-    looks: [...document.querySelectorAll('#looks li')].map(e => [e.querySelector('b').textContent,
-        e.querySelector('.value').textContent]),
-    bars: [...document.querySelectorAll('#text svg rect')].map(e => [+e.dataset.token, +e.getAttribute('height')]),
-    curves: [...document.querySelectorAll('#text svg path')].map(e => +e.dataset.token),
-    layer: document.querySelector('#layer').value, head: document.querySelector('#head').value,
-    live: document.querySelector('#live').textContent,
-    tops: [...document.querySelectorAll('#text .token')].map(e => Math.round(e.getBoundingClientRect().top)),
-    overflow: document.documentElement.scrollWidth - innerWidth,
-})"""
+    wide = save_model(tmp_path / 'wide', {'kind': 'char', 'itos': list(CHARS)}, len(CHARS), n_embd=240)
+    shutil.copytree(out_dir, tmp_path / 'large')
+    checkpoint = torch.load(tmp_path / 'large' / 'ckpt.pt')
+    checkpoint['model']['transformer.ln_f.weight'][0] = 1e6
+    save_checkpoint(checkpoint, str(tmp_path / 'large' / 'ckpt.pt'))
+    for folder, args, why, says in [
+        (out_dir, ['--max_mb=0'], 'asked', ''),
+        (wide, ['--max_mb=1'], 'size', 'with the model it would have 4 MB, and max_mb = 1'),
+        (tmp_path / 'large', [], 'range', 'weights up to 1e+06, too large for float16'),
+    ]:
+        explain(folder, '--start=Ora', '--max_new_tokens=9', f'--to={tmp_path}/page.html', *args)
+        page = (tmp_path / 'page.html').read_text(encoding='utf-8')
+        assert read_data(page)['frozen'] == why and 'id="weights"></script>' in page
+        printed = capsys.readouterr().out
+        assert says in printed and printed.startswith('the page is frozen: ')
 
 
-def as_shown(text):
-    return text.replace(' ', '·').replace('\n', '↵')
-
-
-def as_number(percent):
-    return float(percent.strip('<% ◂')) / 100
-
-
-def assert_shows(seen, g, t, layer, head):
-    """Position t is selected, with the model's predictions after it and the weights of one head, or their mean (-1)."""
-    assert seen['pinned'] == seen['active'] == seen['shown'] == f'token-{t}'
-    assert (seen['layer'], seen['head']) == (str(layer), str(head))
-    p = g['logits'][t].softmax(0)
-    for (name, value, _), i in zip(seen['next'], p.topk(7).indices, strict=False):
-        assert name == as_shown(CHARS[i]) and as_number(value) == pytest.approx(max(p[i].item(), 1e-4), rel=0.051)
-    if t + 1 < g['T']:
-        came = [(name, value) for name, value, kind in seen['next'] if kind == 'came']
-        assert [name for name, _ in came] == [as_shown(g['pieces'][t + 1])] and came[0][1].endswith('◂')
-        assert as_number(came[0][1]) == pytest.approx(max(p[g['ids'][t + 1]].item(), 1e-4), rel=0.051)
-    weights = g['attention'][layer, :, t, :t + 1].mean(0) if head < 0 else g['attention'][layer, head, t, :t + 1]
-    most = weights.max().item()
-    bars = dict(seen['bars'])
-    for s, weight in enumerate(weights.tolist()):
-        assert bars.get(s, 0) / 9 == pytest.approx(weight / most, abs=0.025)   # shares below 0.02 are not drawn
-    for (_, value), weight in zip(seen['looks'], weights.sort(descending=True).values.tolist()):
-        assert as_number(value) == pytest.approx(weight, rel=0.06, abs=2e-3)
-    assert seen['curves'] and t not in seen['curves'] or t == 0 or most > 0.9
-
-
-def test_steering(letter, open_page):
-    """Keys and mouse move the position; keys, selects and pictures choose the head; all panels follow."""
-    g, path = letter
-    page = open_page(path)
-    seen = page.evaluate(READ)
-    assert seen['text'] == as_shown(''.join(g['pieces'])) and seen['overflow'] <= 0
-    assert_shows(seen, g, len(LETTER) - 1, 0, -1)
-    lines = sorted(set(seen['tops']))
-    assert len(lines) >= 2 and seen['tops'][LETTER.index('\n') + 1] > seen['tops'][LETTER.index('\n')]
-
-    def press(key):
-        page.keyboard.press(key)
-        return page.evaluate(READ)
-
-    for _ in range(2):   # the text is the first thing that Tab reaches, and the selects come after it
-        page.keyboard.press('Tab')
-        if page.evaluate('document.activeElement.id') == 'text':
-            break
-    assert page.evaluate('document.activeElement.id') == 'text'
-    assert page.evaluate("getComputedStyle(document.activeElement).boxShadow") != 'none'   # focus shows
-    assert_shows(press('Home'), g, 0, 0, -1)
-    assert_shows(press('ArrowLeft'), g, 0, 0, -1)
-    one = press('ArrowRight')
-    assert_shows(one, g, 1, 0, -1)
-    two = press('ArrowRight')
-    assert_shows(two, g, 2, 0, -1)
-    assert two['next'] != one['next'] and two['bars'] != one['bars'] and 'Position 3 of' in two['live']
-    down = press('ArrowDown')
-    t = int(down['pinned'].split('-')[1])
-    assert lines.index(down['tops'][t]) == 1
-    assert_shows(down, g, t, 0, -1)
-    up = press('ArrowUp')
-    assert lines.index(up['tops'][int(up['pinned'].split('-')[1])]) == 0
-    last = press('End')
-    assert_shows(last, g, g['T'] - 1, 0, -1)
-    assert page.locator('#last').text_content().startswith('The text ends here')
-
-    page.locator('#token-30').click()   # the mouse pins; passing by only previews
-    clicked = page.evaluate(READ)
-    assert_shows(clicked, g, 30, 0, -1)
-    page.locator('#token-12').hover()
-    passing = page.evaluate(READ)
-    assert (passing['shown'], passing['pinned'], passing['live']) == ('token-12', 'token-30', clicked['live'])
-    assert passing['next'] != clicked['next']
-    page.mouse.move(5, 5)
-    assert page.evaluate(READ) == clicked
-
-    assert_shows(press('w'), g, 30, 1, -1)
-    assert_shows(press('W'), g, 30, 1, -1)   # there is no higher layer
-    assert_shows(press('d'), g, 30, 1, 0)
-    assert_shows(press('d'), g, 30, 1, 1)
-    assert_shows(press('a'), g, 30, 1, 0)
-    page.locator('#head').select_option(label='3')
-    page.locator('#layer').select_option(index=0)
-    chosen = page.evaluate(READ)
-    assert_shows(chosen, g, 30, 0, 2)
-    page.locator('canvas[data-layer="1"][data-head="1"]').click()
-    assert_shows(page.evaluate(READ), g, 30, 1, 1)
-    assert page.locator('canvas.chosen').count() == 1
-    page.locator('#looks li').nth(1).click()   # go where it looked
-    assert page.evaluate(READ)['pinned'] != 'token-30'
-
-
-def test_narrow_and_portuguese(letter, open_page):
-    """A phone's width: nothing to scroll sideways, and the curves go where the letters went."""
-    g, path = letter
-    page = open_page(path, locale='pt-BR', color_scheme='dark')
-    assert page.locator('h1').text_content() == 'Por dentro de um GPT'
-    assert page.evaluate('document.documentElement.lang') == 'pt-BR' and ',' in page.locator('#means').text_content()
-    page.set_viewport_size({'width': 360, 'height': 700})
-    page.wait_for_timeout(100)   # the observer of the text's size draws anew
-    where = page.evaluate("""() => {
-        const left = e => e.getBoundingClientRect().left
-        return [...document.querySelectorAll('#text svg rect')].map(e => left(e) - left(tokens[e.dataset.token]))
-    }""")
-    assert where and max(map(abs, where)) < 2
-    assert page.evaluate(READ)['overflow'] <= 0
-    assert page.evaluate("[...document.querySelectorAll('[data-say]')].every(e => e.textContent.length > 3)")
-
-
-def test_hostile_text_is_only_text(out_dir, open_page):
-    explain(out_dir, f'--start={HOSTILE}', '--max_new_tokens=9', f'--to={out_dir}/hostile-too.html')
-    page = open_page(out_dir / 'hostile-too.html')
-    assert page.evaluate(READ)['text'].startswith(as_shown(HOSTILE))
-    assert page.evaluate("document.scripts.length + document.querySelectorAll('#text b, #text script').length") == 2
-    page.locator('#token-10').click()
-    assert page.evaluate(READ)['pinned'] == 'token-10'
+def test_tokenizers_that_the_page_does_not_know(tmp_path, capsys):
+    """Their pages are frozen; and one like GPT-2's is not."""
+    tokenizers = pytest.importorskip('tokenizers')
+    bpe = tokenizers.ByteLevelBPETokenizer()
+    bpe.train_from_iterator(['olá, o dia'] * 3, vocab_size=270, show_progress=False)
+    plain = json.loads(bpe.to_str())
+    nfc = plain | {'normalizer': {'type': 'NFC'}}
+    spaced = plain | {'pre_tokenizer': plain['pre_tokenizer'] | {'add_prefix_space': True}}
+    whole = plain | {'model': plain['model'] | {'ignore_merges': True}}
+    no_cut = plain | {'pre_tokenizer': None}
+    for hf in (plain, nfc, spaced, whole, no_cut):
+        frozen = '' if hf is plain else 'tokenizer'
+        folder = save_model(tmp_path / 'out', {'kind': 'hf', 'json': json.dumps(hf), 'eos': None}, 320)
+        g = explain(folder, '--start=dia', '--max_new_tokens=3')
+        assert g['frozen'] == frozen
+        assert ('and not this one' in capsys.readouterr().out) == bool(frozen)

@@ -1,12 +1,13 @@
 """
-Show a trained GPT at work: a page with its guesses, surprise and attention.
+Put a trained GPT into a page, where it runs and can be taken apart.
 
     python tools/explain.py --out_dir=assets/eca-mini --start="Meu caro"
     python tools/explain.py --out_dir=out-eca-char --start=FILE:carta.txt
     python tools/explain.py --init_from=gpt2 --start="The answer" --to=gpt2.html
 
-The model goes on with the text that it is given. Of each position the page shows what the model expects next, how much
-the token surprised it, and where each head looks. It is one file and needs no network: it can be sent to anybody.
+The page is one file and needs no network: it can be sent to anybody. It opens on the text that it is given here, and on
+what the model wrote after it. A model that is too large for a page is shown frozen, with this one text. The page's
+source is assets/explain.html.
 """
 
 import os
@@ -28,7 +29,7 @@ from support.errors import catch_crashes, fail
 from support.files import check_output, write_whole
 from support.settings import check_explain_settings
 from support.terminal import read_prompt
-from support.tokenizer import get_codec
+from support.tokenizer import GPT2_END, byte_letters, get_codec, gpt2_tokens, word_gap
 
 catch_crashes()
 
@@ -39,10 +40,11 @@ out_dir = 'out'         # the folder that train.py wrote
 to = ''                 # the page to write; '' is out_dir/explain.html
 start = '\n'            # the prompt; FILE:name reads a file, - the input
 max_new_tokens = 120    # to write after it; 0 explains the prompt alone
-temperature = 0.8       # of what is written; the page shows 1.0
+temperature = 0.8       # of what is written; the page opens with 1.0
 top_k = 200             # write from this many likeliest tokens; 0: all
-top = 10                # predictions to list at each position
 seed = 1337             # same seed, same text
+max_mb = 32             # a page with a larger model is frozen; 0: always
+top = 10                # predictions to list in a frozen page
 device = 'auto'         # CUDA, else MPS, else CPU; or by name
 # -----------------------------------------------------------------------------
 exec(open(os.path.join(_root, 'configurator.py'), encoding='utf-8').read())
@@ -60,8 +62,6 @@ model, tokenizer = load_model(init_from, out_dir)
 encode, decode = get_codec(tokenizer, vocab_size=model.config.vocab_size)
 model.eval().to(device)
 c = model.config
-if top > c.vocab_size:
-    fail(f'top = {top} is invalid: the model knows {c.vocab_size} tokens')
 
 # the prompt
 prompt = encode(read_prompt(start))
@@ -71,10 +71,78 @@ if max_new_tokens > c.block_size - len(prompt):
     max_new_tokens = c.block_size - len(prompt)
     print(f'max_new_tokens is {max_new_tokens} here: the text must fit in block_size = {c.block_size}')
 
-# most of the page is attention, which grows with the square of the text
-n_weights = c.n_layer * c.n_head * (len(prompt) + max_new_tokens) ** 2 / 2   # a byte each
-page_mb = n_weights * 4 / 3 / 1e6   # in base64
-if page_mb > 20:
+
+# -----------------------------------------------------------------------------
+# the tokenizer, as the page takes it
+
+def page_tokenizer(record):
+    """What the page needs for encoding and decoding, or None for a tokenizer that it does not know.
+
+    {'kind': 'char', 'tokens': [...], 'gap': ''}   characters; or words, with a gap between them
+    {'kind': 'bytes', 'tokens': [...], ...}        byte-level BPE as GPT-2 has it, each token a Latin-1 string of bytes:
+                                                   'merges', the pairs of ids to merge, in order (None: in the order of
+                                                   the ids that come out), and 'special', the ids of tokens never cut
+    """
+    if record['kind'] == 'char':
+        return {'kind': 'char', 'tokens': record['itos'], 'gap': word_gap(record['itos'])}
+    if record['kind'] == 'gpt2':
+        end = '<|endoftext|>'
+        tokens = [token.decode('latin-1') for token in gpt2_tokens(record)]
+        return {'kind': 'bytes', 'tokens': [*tokens, end], 'merges': None, 'special': {end: GPT2_END}}
+
+    # a Hugging Face tokenizer.json: nothing may be in it that GPT-2's has not
+    hf = json.loads(record['json'])
+    bpe = hf['model']
+    split = hf.get('pre_tokenizer') or {}
+    decoder = hf.get('decoder') or {}
+    added = hf.get('added_tokens') or []
+    is_bpe = bpe.get('type') == 'BPE' and decoder.get('type') == 'ByteLevel' and not hf.get('normalizer')
+    extras = ('dropout', 'unk_token', 'continuing_subword_prefix', 'end_of_word_suffix', 'byte_fallback',
+              'ignore_merges')
+    has_extras = any(bpe.get(key) for key in extras)
+    is_cut_alike = split.get('type') == 'ByteLevel' and split.get('use_regex', True)
+    strips = any(token.get(key) for token in added for key in ('lstrip', 'rstrip', 'single_word'))
+    if not is_bpe or has_extras or not is_cut_alike or split.get('add_prefix_space', True) or strips:
+        return None
+    bytes_of = {letter: chr(byte) for letter, byte in byte_letters().items()}
+    if not bytes_of.keys() <= bpe['vocab'].keys():
+        return None
+    special = {token['content']: token['id'] for token in added if token['id'] < c.vocab_size}
+    tokens = [''] * c.vocab_size
+    for token, i in bpe['vocab'].items():
+        tokens[i] = ''.join(bytes_of.get(sign, '') for sign in token)
+    for token, i in special.items():
+        tokens[i] = token.encode().decode('latin-1')
+    pairs = [pair.split(' ') if isinstance(pair, str) else pair for pair in bpe['merges']]   # older files have strings
+    merges = [[bpe['vocab'][left], bpe['vocab'][right]] for left, right in pairs]
+    return {'kind': 'bytes', 'tokens': tokens, 'merges': merges, 'special': special}
+
+
+# -----------------------------------------------------------------------------
+# does the model live in the page?
+
+n_weights = sum(weight.numel() for weight in model.parameters())   # lm_head is wte, and counts once
+weights_mb = n_weights * 2 * 4 / 3 / 1e6   # float16, in base64
+vocabulary = page_tokenizer(tokenizer)
+largest = max(weight.abs().max().item() for weight in model.parameters())
+if weights_mb > max_mb:
+    frozen = 'size' if max_mb else 'asked'   # the page says it in its own words
+    print(f'the page is frozen: with the model it would have {weights_mb:.0f} MB, and max_mb = {max_mb}')
+elif vocabulary is None:
+    frozen = 'tokenizer'
+    print("the page is frozen: it knows tokenizers of characters and byte-level BPE like GPT-2's, and not this one")
+elif largest > torch.finfo(torch.float16).max:
+    frozen = 'range'
+    print(f'the page is frozen: the model has weights up to {largest:.2g}, too large for float16')
+else:
+    frozen = ''
+
+# most of a frozen page is attention, which grows with the square of the text
+n_bytes = c.n_layer * c.n_head * (len(prompt) + max_new_tokens) ** 2 / 2   # a byte for each of its weights
+page_mb = n_bytes * 4 / 3 / 1e6   # in base64
+if frozen and top > c.vocab_size:
+    fail(f'top = {top} is invalid: the model knows {c.vocab_size} tokens')
+if frozen and page_mb > 20:
     fail(f'the page would have {page_mb:.0f} MB; shorten the prompt, or lower max_new_tokens = {max_new_tokens}')
 
 # generate
@@ -84,32 +152,27 @@ idx = model.generate(idx, max_new_tokens, temperature, top_k)   # (1, T)
 ids = idx[0].tolist()
 T = len(ids)
 
-# one pass over all of it, in which hooks keep each layer's queries, keys and values
-qkvs = []
-hooks = []
-for block in model.transformer.h:
-    hooks.append(block.attn.c_attn.register_forward_hook(lambda module, x, y: qkvs.append(y)))
-with torch.no_grad():
-    logits, _ = model(idx, idx)   # with targets, whatever they are, there are logits of all positions
-for hook in hooks:
-    hook.remove()
-logits = logits[0].float().cpu()   # (T, V)
 
-# attention: the softmax of queries times keys, which is inside scaled_dot_product_attention in the model
-qkv = torch.stack(qkvs).view(c.n_layer, T, 3, c.n_head, -1)
-q, k, _ = qkv.permute(2, 0, 3, 1, 4).float().cpu()   # (n_layer, nh, T, hs)
-scores = q @ k.mT / math.sqrt(q.size(-1))            # (n_layer, nh, T, T)
-future = torch.ones(T, T, dtype=torch.bool).triu(1)
-attention = scores.masked_fill(future, -math.inf).softmax(dim=-1)
+# -----------------------------------------------------------------------------
+# what a frozen page shows: the model's numbers for this text, which a living one computes itself
 
-# how likely each token was, in bits, and its rank among all; predictions at position t are about t + 1
-bits = -logits.log_softmax(dim=-1) / math.log(2)   # (T, V)
-order = logits.argsort(dim=-1, descending=True, stable=True)   # (T, V)
-follows = torch.tensor(ids[1:])[:, None]   # (T - 1, 1)
-surprise = bits[:-1].gather(1, follows)[:, 0]   # (T - 1,), the first token has none
-ranks = (order[:-1] == follows).int().argmax(dim=1)   # (T - 1,), 0 is the likeliest
-likeliest = order[:, :top]
-p = bits.gather(1, likeliest).neg().exp2()   # (T, top)
+def read_text():
+    """(logits (T, V), attention (n_layer, nh, T, T)) of one pass over the text."""
+    qkvs = []
+    hooks = []
+    for block in model.transformer.h:   # hooks keep each layer's queries, keys and values
+        hooks.append(block.attn.c_attn.register_forward_hook(lambda module, x, y: qkvs.append(y)))
+    with torch.no_grad():
+        logits, _ = model(idx, idx)   # with targets, whatever they are, there are logits of all positions
+    for hook in hooks:
+        hook.remove()
+
+    # attention: the softmax of queries times keys, which is inside scaled_dot_product_attention in the model
+    qkv = torch.stack(qkvs).view(c.n_layer, T, 3, c.n_head, -1)
+    q, k, _ = qkv.permute(2, 0, 3, 1, 4).float().cpu()   # (n_layer, nh, T, hs)
+    scores = q @ k.mT / math.sqrt(q.size(-1))            # (n_layer, nh, T, T)
+    future = torch.ones(T, T, dtype=torch.bool).triu(1)
+    return logits[0].float().cpu(), scores.masked_fill(future, -math.inf).softmax(dim=-1)
 
 
 def spell(first, last, token):
@@ -121,29 +184,50 @@ def spell(first, last, token):
     return text or f'<{token}>'   # padding of the vocabulary has no text
 
 
-# spelling: a token can be a part of a character, which then stands under each of its tokens, numbered
-pieces = []      # of each position, what the page shows for its token
-predicted = []   # of each position, the same of the likeliest next tokens
-first = 0        # where the tokens of an unfinished character begin
-for t in range(T):
-    piece = spell(first, t, ids[t])
-    n_parts = t + 1 - first
-    is_unfinished = piece.endswith('\ufffd') and n_parts < 4   # UTF-8 has four bytes at most
-    if not is_unfinished:
-        if n_parts == 1:
-            pieces.append(piece)
-        else:
-            for number in '₁₂₃₄'[:n_parts]:
-                pieces.append(piece + number)
-        first = t + 1
-    predicted.append([spell(first, t + 1, token) for token in likeliest[t].tolist()])
-pieces += ['\ufffd'] * (T - first)   # the end of the text cut a character
+def spell_text(likeliest):
+    """(clusters, predicted): the text as pieces (text, number of its tokens), of more than one token where each is but
+    a part of a character; and what the page shows for the likeliest tokens (T, top) after each position."""
+    clusters = []
+    predicted = []
+    first = 0   # where the tokens of an unfinished character begin
+    for t in range(T):
+        piece = spell(first, t, ids[t])
+        is_unfinished = piece.endswith('\ufffd') and t + 1 - first < 4 and t + 1 < T   # UTF-8 has four bytes at most
+        if not is_unfinished:
+            clusters.append((piece, t + 1 - first))
+            first = t + 1
+        predicted.append([spell(first, t + 1, token) for token in likeliest[t].tolist()])
+    return clusters, predicted
 
-# weights as bytes of their square roots, which keep small ones apart; lower triangles, since the rest is zeros
-rows, columns = torch.tril_indices(T, T)
-packed = (attention.sqrt() * 255).round().byte()[..., rows, columns]   # (n_layer, nh, T * (T + 1) / 2)
 
-# the page: the template, with the data in it
+def frozen_data():
+    """The numbers of a frozen page, as its data."""
+    # how likely each token was, in bits, and its rank among all; predictions at position t are about t + 1
+    bits = -logits.log_softmax(dim=-1) / math.log(2)   # (T, V)
+    order = logits.argsort(dim=-1, descending=True, stable=True)   # (T, V)
+    follows = torch.tensor(ids[1:])[:, None]   # (T - 1, 1)
+    surprise = bits[:-1].gather(1, follows)[:, 0]   # (T - 1,), the first token has none
+    ranks = (order[:-1] == follows).int().argmax(dim=1)   # (T - 1,), 0 is the likeliest
+    likeliest = order[:, :top]
+    p = bits.gather(1, likeliest).neg().exp2()   # (T, top)
+    clusters, predicted = spell_text(likeliest)
+
+    # weights as bytes of their square roots, which keep small ones apart; lower triangles, since the rest is zeros
+    rows, columns = torch.tril_indices(T, T)
+    packed = (attention.sqrt() * 255).round().byte()[..., rows, columns]   # (n_layer, nh, T * (T + 1) / 2)
+    return {
+        'clusters': clusters,
+        'surprise': [None] + [round(x, 4) for x in surprise.tolist()],
+        'ranks': ranks.tolist(),
+        'predicted': predicted,
+        'p': [[float(f'{x:.4g}') for x in row] for row in p.tolist()],
+        'attention': base64.b64encode(packed.numpy().tobytes()).decode(),
+    }
+
+
+# -----------------------------------------------------------------------------
+# the page: its source, with the data in it
+
 source = out_dir if init_from == 'resume' else init_from
 data = {
     'name': os.path.basename(os.path.normpath(source)),
@@ -152,16 +236,24 @@ data = {
     'nHead': c.n_head,
     'nEmbd': c.n_embd,
     'vocabSize': c.vocab_size,
+    'blockSize': c.block_size,
     'nPrompt': len(prompt),
-    'pieces': pieces,
-    'surprise': [None] + [round(x, 4) for x in surprise.tolist()],
-    'ranks': ranks.tolist(),
-    'predicted': predicted,
-    'p': [[float(f'{x:.4g}') for x in row] for row in p.tolist()],
-    'attention': base64.b64encode(packed.numpy().tobytes()).decode(),
+    'seed': seed % 2**32,
+    'frozen': frozen,
 }
+weights = ''
+if frozen:
+    logits, attention = read_text()
+    data |= frozen_data()
+else:
+    named = dict(model.named_parameters())
+    halves = torch.cat([weight.detach().flatten() for weight in named.values()]).half().cpu()
+    weights = base64.b64encode(halves.numpy().astype('<f2').tobytes()).decode()
+    data |= {'ids': ids, 'tokenizer': vocabulary, 'layers': [[name, w.numel()] for name, w in named.items()]}
+
 with open(os.path.join(_root, 'assets', 'explain.html'), encoding='utf-8') as f:
-    template = f.read()
-page = template.replace('{{data}}', json.dumps(data).replace('<', '\\u003c'))   # no </script> can end it early
+    page = f.read()
+page = page.replace('{{weights}}', weights)   # before the data, in which anything may stand
+page = page.replace('{{data}}', json.dumps(data).replace('<', '\\u003c'))   # no </script> can end it early
 write_whole(to, lambda f: f.write(page.encode()))
 print(f'wrote {to}: {T} tokens, {len(page) / 1e6:.1f} MB')
