@@ -13,6 +13,8 @@ demo: .venv/runtime
 	$(PY) $(ECA)/prepare.py
 	$(PY) train.py config/train_eca_char_laptop.py
 	$(PY) sample.py --out_dir=out-eca-char-laptop --num_samples=3
+	@echo 'and the model in assets/eca-mini, which has read all of Eça for longer:'
+	$(PY) sample.py --out_dir=assets/eca-mini --num_samples=2
 
 autor: .venv/runtime
 	$(PY) data/autor_char/prepare.py $(TEXTOS)

@@ -476,7 +476,8 @@ if is_master and is_stopping:
 elif is_master and not eval_only:
     print(f'done: {iter_num} iterations')
     if not is_patient:
-        print(f'stopped early: val loss was lowest at iteration {best_iter}, {patience} evaluations ago')
+        print(f'stopped early: val loss was lowest at iteration {best_iter}, {patience} evaluations ago; '
+              'more text would help')
     saved_val_loss = losses['val'] if always_save_checkpoint else best_val_loss
     report.print_summary(out_dir, run_s(), tokens_read, saved_val_loss,
                          data_dir, data_tokenizer, data_vocab_size, decode)

@@ -33,5 +33,6 @@ lr_schedule = 'linear'
 min_lr = 0.0
 warmup_iters = 20
 max_iters = 2400
+patience = 2
 lr_decay_iters = max_iters
 beta2 = 0.99

@@ -31,5 +31,6 @@ lr_schedule = 'linear'  # o cosseno que termina em um décimo da taxa foi 0,012 
 min_lr = 0.0
 warmup_iters = 20
 max_iters = 2400
+patience = 2            # com a amostra, que é pequena, para antes; com as obras de Eça, não
 lr_decay_iters = max_iters
 beta2 = 0.99            # há poucos tokens por iteração
