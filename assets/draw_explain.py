@@ -33,7 +33,8 @@ with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
     # what a reader in Portuguese sees, with a head that looks at spaces, and each part measured
     chromium = shutil.which('chromium') or p.chromium.executable_path
     browser = p.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
-    page = browser.new_page(locale='pt-BR', viewport={'width': 1280, 'height': 900}, device_scale_factor=2)
+    page = browser.new_page(locale='pt-BR', viewport={'width': 1280, 'height': 900}, device_scale_factor=2,
+                            bypass_csp=True)   # for wait_for_function, which evaluates a string in the page
     page.goto(page_path.as_uri())
     page.wait_for_function('isReady')
     page.evaluate('choose(2, 0); select(32)')
