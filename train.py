@@ -185,8 +185,9 @@ scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # where
 iter_num = 0          # iterations done
 elapsed_s = 0.0       # the seconds that they took, evaluations included
 tokens_read = 0       # the tokens that they trained on
-best_val_loss = 1e9   # the lowest so far
-best_iter = 0         # the iteration at which it was found
+best_val_loss = 1e9   # of the model in ckpt.pt
+lowest_val_loss = 1e9   # of all evaluations, for `patience`
+lowest_iter = 0       # the iteration at which it was found
 fitted_iters = 0      # the max_iters that `minutes` has come to; 0: not known yet, or not wanted
 if init_from == 'resume':
     checkpoints.load_optimizers(optimizers, scaler, checkpoint, config)   # the moments of AdamW and Muon
@@ -194,12 +195,14 @@ if init_from == 'resume':
     elapsed_s = checkpoint['elapsed_s']
     tokens_read = checkpoint['tokens_read']
     best_val_loss = checkpoint['best_val_loss']
-    best_iter = checkpoint['best_iter']
+    lowest_val_loss = checkpoint['lowest_val_loss']
+    lowest_iter = checkpoint['lowest_iter']
     if checkpoint['config'].get('minutes') == minutes:
         fitted_iters = checkpoint['fitted_iters']
     if checkpoints.is_of_other_data(checkpoint, dataset, data_mark):   # its losses do not compare
         best_val_loss = 1e9
-        best_iter = iter_num
+        lowest_val_loss = 1e9
+        lowest_iter = iter_num
         tokens_read = 0
         if is_master:
             print(f'{data_dir} is not what this run has read so far: the best val loss and the tokens read begin anew')
@@ -317,7 +320,8 @@ def save(is_best):
             'tokenizer': model_tokenizer,
             'iter_num': iter_num,
             'best_val_loss': best_val_loss,
-            'best_iter': best_iter,
+            'lowest_val_loss': lowest_val_loss,
+            'lowest_iter': lowest_iter,
             'fitted_iters': fitted_iters,
             'data': data_mark,
             'elapsed_s': run_s(),
@@ -391,14 +395,16 @@ while True:
             tqdm.write(f'it writes: {sample_line()}')
         if not eval_only and (iter_num > 0 or is_last):   # at iteration 0 there is nothing new to save
             is_best = losses['val'] <= best_val_loss or always_save_checkpoint   # what goes into ckpt.pt
-            if losses['val'] < best_val_loss:
+            if is_best:
                 best_val_loss = losses['val']
-                best_iter = iter_num
+            if losses['val'] < lowest_val_loss:
+                lowest_val_loss = losses['val']
+                lowest_iter = iter_num
             save(is_best)
         pace.lap(is_evaluation=True)
         t0 = time.perf_counter()   # tokens/s and mfu leave evaluations out
         iters_timed = 0
-        is_patient = patience == 0 or iter_num - best_iter < patience * eval_interval
+        is_patient = patience == 0 or iter_num - lowest_iter < patience * eval_interval
     if is_last or not is_patient:
         break
 
@@ -476,10 +482,9 @@ if is_master and is_stopping:
 elif is_master and not eval_only:
     print(f'done: {iter_num} iterations')
     if not is_patient:
-        print(f'stopped early: val loss was lowest at iteration {best_iter}, {patience} evaluations ago; '
+        print(f'stopped early: val loss was lowest at iteration {lowest_iter}, {patience} evaluations ago; '
               'more text would help')
-    saved_val_loss = losses['val'] if always_save_checkpoint else best_val_loss
-    report.print_summary(out_dir, run_s(), tokens_read, saved_val_loss,
+    report.print_summary(out_dir, run_s(), tokens_read, best_val_loss,
                          data_dir, data_tokenizer, data_vocab_size, decode)
 if is_ddp:
     processes.end()

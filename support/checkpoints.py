@@ -127,7 +127,8 @@ def load_run(config):
     tokens_per_iter = config['gradient_accumulation_steps'] * config['batch_size'] * config['block_size']
     checkpoint.setdefault('elapsed_s', 0.0)
     checkpoint.setdefault('tokens_read', checkpoint['iter_num'] * tokens_per_iter)
-    checkpoint.setdefault('best_iter', checkpoint['iter_num'])
+    checkpoint.setdefault('lowest_val_loss', checkpoint['best_val_loss'])
+    checkpoint.setdefault('lowest_iter', checkpoint['iter_num'])
     checkpoint.setdefault('fitted_iters', 0)
     checkpoint.setdefault('config', {})
     return model, checkpoint

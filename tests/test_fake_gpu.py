@@ -46,8 +46,8 @@ LOSS = 'train.py: losses[split] = (loss_sum / n_tokens).item()'
 LOG = 'train.py: loss_mean = loss_sum.item() / world_size'
 NORM = 'train.py: weights_norm = torch.nn.utils.get_total_norm(raw_model.parameters()).item()'
 LINE = 'train.py: prompt = torch.tensor([[first_id]], device=device)'
-TEXT = 'train.py: text = decode(ids[0, 1:].tolist())'
-SAVE = 'support/checkpoints.py: torch.save(checkpoint, f)'
+TEXT = 'train.py: return printable_line(decode(ids[0, 1:].tolist()))[:sample_chars]'
+SAVE = 'support/checkpoints.py: write_whole(path, lambda f: torch.save(checkpoint, f))'
 TRAINING = {LOSS: 4, LINE: 2, TEXT: 2, LOG: 2, NORM: 1, SAVE: 1}
 FLOAT16 = {OVERFLOW: 3, SCALE: 2}   # once in each of three steps; the scale and its age, in a save
 RESUMED = {

@@ -98,7 +98,7 @@ def test_patience(prepared, tmp_path):
     assert f'stopped early: val loss was lowest at iteration {iteration}, 2 evaluations ago' in printed
     assert load(tmp_path / 'out' / 'ckpt.pt')['iter_num'] == iteration
     state = load(tmp_path / 'out' / 'last.pt')
-    assert state['best_iter'] == iteration and state['iter_num'] == iteration + 4
+    assert state['lowest_iter'] == iteration and state['iter_num'] == iteration + 4
 
     # in parts: the same
     stop = iteration + 2
@@ -110,7 +110,7 @@ def test_patience(prepared, tmp_path):
     printed = prepared.run(*args, '--always_save_checkpoint=True', f'--out_dir={tmp_path}/always')
     assert f'val loss was lowest at iteration {iteration}, 2 evaluations ago' in printed
     assert f'val loss  {losses[-1]:.3f} nats' in printed
-    assert load(tmp_path / 'always' / 'ckpt.pt')['best_val_loss'] == pytest.approx(min(losses))
+    assert load(tmp_path / 'always' / 'ckpt.pt')['lowest_val_loss'] == pytest.approx(min(losses))
 
 
 def test_resumed_on_another_text(bare):
