@@ -15,6 +15,7 @@ import torch
 from conftest import ECA, PORTUGUESE, REPO, TINY, assert_same_logits, export, load
 from hypothesis import given
 from hypothesis import strategies as st
+from test_explain import read_data, text_of
 
 from model import GPT, GPTConfig
 from support import vocabulary
