@@ -191,6 +191,6 @@ def test_help_without_docstrings(prepared, script):
 def test_help_on_one_setting(prepared):
     assert prepared.run('train.py', '--help=dropout').startswith('  --dropout=0.0  0 unless the model sees its data')
     everything = prepared.run('train.py', '--help=all')
-    assert everything.count('\n  --') == 41 and '--seed=1337  ' in everything
+    assert everything.count('\n  --') == 43 and '--seed=1337  ' in everything
     assert max(map(len, everything.splitlines())) <= 80
     assert 'there is no setting dropot; did you mean dropout?' in prepared.run('train.py', '--help=dropot', fails=True)

@@ -51,11 +51,11 @@ SAVE = 'support/checkpoints.py: write_whole(path, lambda f: torch.save(checkpoin
 TRAINING = {LOSS: 4, LINE: 2, TEXT: 2, LOG: 2, NORM: 1, SAVE: 1}
 FLOAT16 = {OVERFLOW: 3, SCALE: 2}   # once in each of three steps; the scale and its age, in a save
 RESUMED = {
-    'support/processes.py: return moment.clone().to(param.device)': 5,         # of AdamW's parameters
+    'support/processes.py: return moment.reshape(()).clone().to(param.device)': 5,   # of AdamW's parameters
     'support/processes.py: return torch.empty_like(param).copy_(moment)': 14,   # two of each, and one of Muon's four
     LOSS: 4, LINE: 2, TEXT: 2, NORM: 2, SAVE: 2,
 }
-PROMPT = 'sample.py: prompt = torch.tensor([prompt_ids], dtype=torch.long, device=device)'
+PROMPT = 'sample.py: idx = torch.tensor([prompt], dtype=torch.long, device=device)'
 SAMPLES = 'sample.py: samples = torch.stack(list(steps), dim=1).tolist()'
 TOKEN = 'sample.py: for ids, token in zip(samples, tokens.tolist()):'
 
@@ -74,10 +74,11 @@ RUNS = [
      {PROMPT: 1, SAMPLES: 1}),
     (['sample.py', '--out_dir=out-gpu', '--dtype=float16', '--num_samples=1', '--max_new_tokens=5', '--stream=True'],
      {PROMPT: 1, TOKEN: 5}),
-    (['tools/explain.py', '--out_dir=out-gpu', '--max_new_tokens=5'], {
+    (['tools/explain.py', '--out_dir=out-gpu', '--max_new_tokens=5', '--max_mb=0'], {
         'tools/explain.py: idx = torch.tensor([prompt], device=device)': 1,
         'tools/explain.py: ids = idx[0].tolist()': 1,
-        'tools/explain.py: logits = logits[0].float().cpu()': 1,
+        'tools/explain.py: largest = max(weight.abs().max().item() for weight in model.parameters())': 9,   # weights
+        'tools/explain.py: return logits[0].float().cpu(), scores.masked_fill(future, -math.inf).softmax(dim=-1)': 1,
         'tools/explain.py: q, k, _ = qkv.permute(2, 0, 3, 1, 4).float().cpu()': 1,
     }),
 ]
