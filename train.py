@@ -182,13 +182,13 @@ if is_ddp and shard_optimizer:
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')   # where small gradients would underflow
 
 # where the run stands
-iter_num = 0          # iterations done
-elapsed_s = 0.0       # the seconds that they took, evaluations included
-tokens_read = 0       # the tokens that they trained on
-best_val_loss = 1e9   # of the model in ckpt.pt
+iter_num = 0            # iterations done
+elapsed_s = 0.0         # the seconds that they took, evaluations included
+tokens_read = 0         # the tokens that they trained on
+best_val_loss = 1e9     # of the model in ckpt.pt
 lowest_val_loss = 1e9   # of all evaluations, for `patience`
-lowest_iter = 0       # the iteration at which it was found
-fitted_iters = 0      # the max_iters that `minutes` has come to; 0: not known yet, or not wanted
+lowest_iter = 0         # the iteration at which it was found
+fitted_iters = 0        # the max_iters that `minutes` has come to; 0: not known yet, or not wanted
 if init_from == 'resume':
     checkpoints.load_optimizers(optimizers, scaler, checkpoint, config)   # the moments of AdamW and Muon
     iter_num = checkpoint['iter_num']

@@ -36,7 +36,8 @@ def check_type(name, value, *types):
     """The value has exactly one of these types: True is no int, and 2.0 is none."""
     if type(value) not in types:
         kinds = ' or '.join(t.__name__ for t in types)
-        raise ValueError(f'{name} is {show(value)}, not {"an" if kinds.startswith("int") else "a"} {kinds}')
+        article = 'an' if kinds.startswith('int') else 'a'
+        raise ValueError(f'{name} is {show(value)}, not {article} {kinds}')
 
 
 def check_int(name, value, least, most=MAX_COUNT):

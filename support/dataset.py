@@ -461,9 +461,9 @@ def write_token_files(folder, train, val, meta):
     be of two. For it is there, if need be of the old files, before the first of them changes, and is written last.
     """
     contents = {'train.bin': train, 'val.bin': val}
-    say_other_vocabulary(folder, meta)
     if meta:
         contents['meta.pkl'] = pickle.dumps(meta)
+    say_other_vocabulary(folder, contents.get('meta.pkl'))
     try:
         is_begun = False
         with waiting_for_lock(folder):
@@ -484,16 +484,18 @@ def write_token_files(folder, train, val, meta):
         fail(f'{folder} cannot be written to: {e.strerror}; its files are as they were')
 
 
-def say_other_vocabulary(folder, meta):
-    """Print that the data set in folder, if there is one, has another vocabulary than the one that takes its place."""
+def say_other_vocabulary(folder, new):
+    """Print that the data set in folder, if there is one, has another vocabulary than the one that takes its place,
+    whose meta.pkl is to have the bytes new, or None."""
     if not os.path.exists(os.path.join(folder, 'train.bin')):
         return
+    path = os.path.join(folder, 'meta.pkl')
     try:
-        with open(os.path.join(folder, 'meta.pkl'), 'rb') as f:
+        check_regular(path)   # to open a pipe would wait for ever
+        with open(path, 'rb') as f:
             old = f.read()
-    except OSError:   # there is none
+    except OSError:   # there is none, or what is there will not be replaced
         old = None
-    new = pickle.dumps(meta) if meta else None
     if old != new:
         print('this data set takes the place of one with another vocabulary; to go on with a model of that one, '
               'prepare it again')

@@ -74,21 +74,24 @@ def pick_sampling_dtype(dtype, device, model=None):
     chosen = pick_dtype(dtype, device)
     if dtype == 'auto' and torch.device(device).type == 'cpu':
         chosen = 'float16' if can_pack() else 'float32'
-    if model is not None and chosen == 'float16' and largest_weight(model) > FLOAT16_MAX:
-        if dtype == 'float16':
-            fail(f'dtype = float16 ends at {FLOAT16_MAX}, and the model has a weight of {largest_weight(model):.6g}; '
-                 'use --dtype=float32, or bfloat16')
-        return 'float32'
-    return chosen
+    if model is None or chosen != 'float16':
+        return chosen
+    # those that are multiplied in a half precision
+    largest = largest_weight(module.weight for module in model.modules() if isinstance(module, torch.nn.Linear))
+    if largest <= FLOAT16_MAX:
+        return 'float16'
+    if dtype == 'float16':
+        fail(f'dtype = float16 ends at {FLOAT16_MAX}, and the model has a weight of {largest:.6g}; use '
+             '--dtype=float32, or bfloat16')
+    return 'float32'
 
 
-def largest_weight(model):
-    """The largest absolute value among the weights that are multiplied in a half precision."""
+def largest_weight(weights):
+    """The largest absolute value in some tensors: beyond FLOAT16_MAX they do not fit into float16."""
     largest = 0.0
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear):
-            low, high = torch.aminmax(module.weight.detach())
-            largest = max(largest, -low.item(), high.item())
+    for weight in weights:
+        low, high = torch.aminmax(weight.detach())
+        largest = max(largest, -low.item(), high.item())
     return largest
 
 

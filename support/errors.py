@@ -177,7 +177,9 @@ def is_out_of_memory(e):
         return any(word in str(e).lower() for word in words)
     if type(e) is ValueError:   # others may quote what stands in a file
         return str(e).startswith(('Maximum allowed dimension exceeded', 'array is too big'))
-    return isinstance(e, MemoryError) or isinstance(e, OSError) and e.errno == errno.ENOMEM
+    if isinstance(e, OSError):
+        return e.errno == errno.ENOMEM
+    return isinstance(e, MemoryError)
 
 
 def is_disk_full(e):

@@ -63,9 +63,7 @@ def is_any(flag, device):
     """Whether a flag is set in any of the processes, or in this one if it is alone."""
     if not dist.is_initialized():
         return flag
-    if 'gloo' in dist.get_backend_config():
-        device = 'cpu'   # so that nobody has to wait for a GPU
-    flags = torch.tensor(float(flag), device=device)
+    flags = torch.tensor(float(flag), device=where_ranks_meet(device))
     dist.all_reduce(flags)
     return flags.item() > 0
 
@@ -74,11 +72,14 @@ def from_master(number, device):
     """A whole number as rank 0 has it."""
     if not dist.is_initialized():
         return number
-    if 'gloo' in dist.get_backend_config():
-        device = 'cpu'   # so that nobody has to wait for a GPU
-    shared = torch.tensor(number, device=device)
+    shared = torch.tensor(number, device=where_ranks_meet(device))
     dist.broadcast(shared, 0)
     return int(shared)
+
+
+def where_ranks_meet(device):
+    """The device for a number that ranks share: the CPU, where they can, so that nobody has to wait for a GPU."""
+    return 'cpu' if 'gloo' in dist.get_backend_config() else device
 
 
 def shard(opt):

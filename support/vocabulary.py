@@ -7,19 +7,43 @@ import os
 import unicodedata
 from collections import Counter
 
-from support.dataset import Encoder, count_train, gpt2_encoder, named_encoder, write_char_dataset, write_token_dataset
+from support.dataset import (TOKENIZER, Encoder, count_train, gpt2_encoder, named_encoder, write_char_dataset,
+                             write_token_dataset)
 from support.errors import fail
 from support.texts import PIECE
 from support.tokenizer import WELL_KNOWN, is_byte_level, read_hf
 
-# the options of the scripts
-VOCAB_SIZE = dict(type=int, metavar='N', help='learn N pieces of words from the text, such as 2048')
-VOCAB = dict(type=os.path.expanduser, metavar='FOLDER',
-             help="take a model's vocabulary, to go on training it: a run's folder")
+OPTIONS = {
+    'vocab_size': dict(type=int, metavar='N', help='learn N pieces of words from the text, such as 2048'),
+    'vocab': dict(type=os.path.expanduser, metavar='FOLDER',
+                  help="take a model's vocabulary, to go on training it: a run's folder"),
+    'tokenizer': TOKENIZER,
+}
 # characters that stand in for each other, the best first
 ALIKE = ('"“”„‟«»″', "'’‘‚‛′`´", '—–―‒-', '-‐‑−')
 MOST_SHOWN = 20       # of the characters that a vocabulary lacks
 MOST_LEFT_OUT = 0.1   # of a text; what lost more has little to teach
+
+
+def add_options(parser, *names):
+    """Give the parser of a prepare.py those of OPTIONS that are named, of which a user may take one."""
+    one_of = parser.add_mutually_exclusive_group()
+    for name in names:
+        one_of.add_argument(f'--{name}', **OPTIONS[name])
+
+
+def write_dataset(text, folder, args):
+    """Write the data set of a text into folder, in the vocabulary that the parsed options ask for; in characters where
+    the script has no --tokenizer, and none was asked for."""
+    asked = vars(args)
+    if asked.get('vocab_size') is not None:
+        write_token_dataset(text, folder, learn_pieces(text, args.vocab_size))
+    elif asked.get('vocab') is not None:
+        write_in_vocabulary(text, folder, args.vocab)
+    elif 'tokenizer' in asked:
+        write_token_dataset(text, folder, named_encoder(args.tokenizer))
+    else:
+        write_char_dataset(text, folder)
 
 
 def learn_pieces(text, vocab_size):

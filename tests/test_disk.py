@@ -350,6 +350,15 @@ def test_a_prepare_that_still_writes(bare, monkeypatch, capsys):
     dataset.check_prepared(str(folder))
 
 
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='Windows has none')
+def test_a_pipe_among_the_files_of_a_set_is_not_waited_for(bare):
+    bare.run(f'{ECA}/prepare.py', f'{ECA}/amostra.txt')
+    (bare / ECA / 'meta.pkl').unlink()
+    os.mkfifo(bare / ECA / 'meta.pkl')
+    said = bare.run(f'{ECA}/prepare.py', f'{ECA}/amostra.txt', fails=True, real=True, timeout_s=60)
+    assert 'cannot be written to' in said and 'its files are as they were' in said
+
+
 def test_the_same_text_again_changes_nothing(bare):
     def marks():
         return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (bare / ECA).iterdir()}

@@ -77,7 +77,6 @@ RUNS = [
     (['tools/explain.py', '--out_dir=out-gpu', '--max_new_tokens=5', '--max_mb=0'], {
         'tools/explain.py: idx = torch.tensor([prompt], device=device)': 1,
         'tools/explain.py: ids = idx[0].tolist()': 1,
-        'tools/explain.py: largest = max(weight.abs().max().item() for weight in model.parameters())': 9,   # weights
         'tools/explain.py: return logits[0].float().cpu(), scores.masked_fill(future, -math.inf).softmax(dim=-1)': 1,
         'tools/explain.py: q, k, _ = qkv.permute(2, 0, 3, 1, 4).float().cpu()': 1,
     }),

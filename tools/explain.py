@@ -24,7 +24,7 @@ import math
 import torch
 
 from support.checkpoints import load_model
-from support.devices import pick_device
+from support.devices import FLOAT16_MAX, largest_weight, pick_device
 from support.errors import catch_crashes, fail
 from support.files import check_output, write_whole
 from support.settings import check_explain_settings
@@ -60,6 +60,7 @@ if init_from != 'resume' or os.path.isdir(out_dir):   # else load_model says wha
 # model and tokenizer
 model, tokenizer = load_model(init_from, out_dir)
 encode, decode = get_codec(tokenizer, vocab_size=model.config.vocab_size)
+largest = largest_weight(model.parameters())
 model.eval().to(device)
 c = model.config
 
@@ -124,14 +125,13 @@ def page_tokenizer(record):
 n_weights = sum(weight.numel() for weight in model.parameters())   # lm_head is wte, and counts once
 weights_mb = n_weights * 2 * 4 / 3 / 1e6   # float16, in base64
 vocabulary = page_tokenizer(tokenizer)
-largest = max(weight.abs().max().item() for weight in model.parameters())
 if weights_mb > max_mb:
     frozen = 'size' if max_mb else 'asked'   # the page says it in its own words
     print(f'the page is frozen: with the model it would have {weights_mb:.0f} MB, and max_mb = {max_mb}')
 elif vocabulary is None:
     frozen = 'tokenizer'
     print("the page is frozen: it knows tokenizers of characters and byte-level BPE like GPT-2's, and not this one")
-elif largest > torch.finfo(torch.float16).max:
+elif largest > FLOAT16_MAX:
     frozen = 'range'
     print(f'the page is frozen: the model has weights up to {largest:.2g}, too large for float16')
 else:

@@ -22,6 +22,7 @@ import support.interrupt   # noqa: F401   first: from here on Ctrl-C ends the sc
 import torch
 
 from support.checkpoints import checkpoint_tokenizer, load_checkpoint, save_checkpoint
+from support.devices import FLOAT16_MAX, largest_weight
 from support.errors import catch_crashes, fail, first_line
 from support.files import making_folder
 from support.tokenizer import GPT2_SPLIT, check_transformers, gpt2_tokens, word_gap
@@ -49,11 +50,11 @@ if to.endswith('.pt'):
         os.makedirs(os.path.dirname(to) or '.', exist_ok=True)
     except OSError as e:
         fail(f'to = {to} could not be written: {e.strerror}')
-    largest = max(weight.abs().max().item() for weight in model.parameters())
-    if largest <= 65504:   # where float16 ends
+    largest = largest_weight(model.parameters())
+    if largest <= FLOAT16_MAX:
         model.half()
     else:
-        print(f'in float32, since float16 ends at 65504, and a weight is {largest:.6g}')
+        print(f'in float32, since float16 ends at {FLOAT16_MAX}, and a weight is {largest:.6g}')
     alone = {'model': model.state_dict(), 'tokenizer': tokenizer}
     for key in ('model_args', 'best_val_loss', 'config'):
         if key in checkpoint:

@@ -15,10 +15,10 @@ from pathlib import Path
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, for support/
 import support.interrupt   # noqa: E402, F401   first: from here on Ctrl-C ends the script without a traceback
-from support.dataset import begin, command_line, write_char_dataset, write_token_dataset   # noqa: E402
+from support.dataset import begin, command_line   # noqa: E402
 from support.errors import fail   # noqa: E402
 from support.texts import read_text   # noqa: E402
-from support.vocabulary import VOCAB, VOCAB_SIZE, learn_pieces, write_in_vocabulary   # noqa: E402
+from support.vocabulary import add_options, write_dataset   # noqa: E402
 
 
 def find_files(names):
@@ -42,9 +42,7 @@ def is_text_file(path):
 if __name__ == '__main__':
     begin()
     parser = command_line(__doc__, help='text files, UTF-8, or folders that have .txt files somewhere in them')
-    one_of = parser.add_mutually_exclusive_group()
-    one_of.add_argument('--vocab_size', **VOCAB_SIZE)
-    one_of.add_argument('--vocab', **VOCAB)
+    add_options(parser, 'vocab_size', 'vocab')
     args = parser.parse_args()
     if not args.texts:
         fail('no text is named; write python data/autor_char/prepare.py FOLDER, a folder with .txt files')
@@ -52,10 +50,4 @@ if __name__ == '__main__':
     for path in find_files(args.texts):
         texts.append(read_text(str(path)).strip('\n'))
         print(f'text: {path}, {len(texts[-1]):,} characters')
-    text = '\n\n'.join(texts)
-    if args.vocab_size is not None:
-        write_token_dataset(text, here, learn_pieces(text, args.vocab_size))
-    elif args.vocab is not None:
-        write_in_vocabulary(text, here, args.vocab)
-    else:
-        write_char_dataset(text, here)
+    write_dataset('\n\n'.join(texts), here, args)

@@ -21,21 +21,12 @@ sys.path.insert(0, os.path.dirname(data))                        # the repositor
 import support.interrupt   # noqa: E402, F401   first: from here on Ctrl-C ends the script without a traceback
 sys.path.insert(0, os.path.join(data, 'ecadequeiuroz_char'))     # for its prepare.py, which finds the text
 from prepare import find_text   # noqa: E402
-from support.dataset import TOKENIZER, begin, command_line, named_encoder, write_token_dataset   # noqa: E402
-from support.vocabulary import VOCAB, VOCAB_SIZE, learn_pieces, write_in_vocabulary   # noqa: E402
+from support.dataset import begin, command_line   # noqa: E402
+from support.vocabulary import add_options, write_dataset   # noqa: E402
 
 if __name__ == '__main__':
     begin()
     parser = command_line(__doc__)
-    one_of = parser.add_mutually_exclusive_group()
-    one_of.add_argument('--vocab_size', **VOCAB_SIZE)
-    one_of.add_argument('--vocab', **VOCAB)
-    one_of.add_argument('--tokenizer', **TOKENIZER)
+    add_options(parser, 'vocab_size', 'vocab', 'tokenizer')
     args = parser.parse_args()
-    text = find_text(args.texts)
-    if args.vocab_size is not None:
-        write_token_dataset(text, here, learn_pieces(text, args.vocab_size))
-    elif args.vocab is not None:
-        write_in_vocabulary(text, here, args.vocab)
-    else:
-        write_token_dataset(text, here, named_encoder(args.tokenizer))
+    write_dataset(find_text(args.texts), here, args)

@@ -18,10 +18,10 @@ import zipfile
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, for support/
 import support.interrupt   # noqa: E402, F401   first: from here on Ctrl-C ends the script without a traceback
-from support.dataset import MIN_CHARS, begin, command_line, write_char_dataset, write_files   # noqa: E402
+from support.dataset import MIN_CHARS, begin, command_line, write_files   # noqa: E402
 from support.errors import first_line   # noqa: E402
 from support.texts import check_download, download, read_text   # noqa: E402
-from support.vocabulary import VOCAB, write_in_vocabulary   # noqa: E402
+from support.vocabulary import add_options, write_dataset   # noqa: E402
 
 URL = 'https://www.kaggle.com/api/v1/datasets/download/leite0407/ea-de-queiroz'
 PAGE = 'https://www.kaggle.com/datasets/leite0407/ea-de-queiroz'
@@ -65,10 +65,6 @@ def find_text(paths):
 if __name__ == '__main__':
     begin()
     parser = command_line(__doc__)
-    parser.add_argument('--vocab', **VOCAB)
+    add_options(parser, 'vocab')
     args = parser.parse_args()
-    text = find_text(args.texts)
-    if args.vocab is not None:
-        write_in_vocabulary(text, here, args.vocab)
-    else:
-        write_char_dataset(text, here)
+    write_dataset(find_text(args.texts), here, args)
