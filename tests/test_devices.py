@@ -9,6 +9,8 @@ import torch
 from support import devices
 from support.cpu import has_bfloat16
 
+LARGE = torch.nn.Linear(2000, 2000)   # as many weights as make float16 pay on a CPU
+
 
 @pytest.fixture
 def machine(monkeypatch):
@@ -46,7 +48,7 @@ def test_auto(machine, has, device, dtype, sampling_dtype, compiles):
     machine(**has)
     assert devices.pick_device('auto') == device
     assert devices.pick_dtype('auto', device) == dtype
-    assert devices.pick_sampling_dtype('auto', device) == sampling_dtype
+    assert devices.pick_sampling_dtype('auto', device, LARGE) == sampling_dtype
     assert devices.pick_compile('auto', device)[0] is compiles
 
 

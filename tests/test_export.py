@@ -123,7 +123,7 @@ def test_weights_beyond_float16_stay_float32(prepared, tmp_path, weight, dtype):
 @pytest.mark.parametrize('weight, dtype', [(-65504, 'float16'), (65536, 'float32'), (-1e18, 'float32')])
 def test_weights_beyond_float16_are_sampled_in_float32(prepared, tmp_path, weight, dtype):
     """Packed they would become 65504, and be others."""
-    config = dict(block_size=8, vocab_size=3, n_layer=1, n_head=1, n_embd=4)
+    config = dict(block_size=8, vocab_size=3, n_layer=1, n_head=1, n_embd=512)   # large enough to be packed
     weights = GPT(GPTConfig(**config)).state_dict()
     weights['transformer.h.0.mlp.c_proj.weight'][0, 0] = weight
     torch.save({'model': weights, 'model_args': config, 'tokenizer': {'kind': 'char', 'itos': ['\n', 'a', 'b']}},

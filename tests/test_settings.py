@@ -124,7 +124,7 @@ def test_shapes_that_cannot_be_built(shape, says):
     (devices.pick_device, ['cuda:99'], 'device = cuda:99 is not on this machine'),
     (devices.pick_device, ['gpu'], 'device = gpu is not the name of a device'),
     (devices.pick_dtype, ['int8', 'cpu'], 'dtype = int8 is not known; use auto, float32, bfloat16 or float16'),
-    (devices.pick_sampling_dtype, ['int8', 'cpu'], 'dtype = int8 is not known'),
+    (devices.pick_sampling_dtype, ['int8', 'cpu', None], 'dtype = int8 is not known'),
     (devices.pick_compile, ['maybe', 'cpu'], 'compile = maybe is not known; use auto, True or False'),
 ])
 def test_devices_and_their_like(pick, args, says):

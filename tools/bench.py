@@ -67,8 +67,6 @@ device = devices.pick_device(device)
 device_type = torch.device(device).type
 devices.speed_up(device)
 synchronize = getattr(torch, device_type).synchronize   # waits until the device has done what it was given
-sampling_dtype = devices.pick_sampling_dtype(dtype, device)
-dtype = devices.pick_dtype(dtype, device)
 compile, compile_reason = devices.pick_compile(compile, device)
 
 # the model's shape; the vocabulary is that of the data, if they are prepared
@@ -81,9 +79,12 @@ else:
     vocab_size = 50304   # GPT-2's, padded
 shape = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=vocab_size, bias=bias)
 try:
-    GPTConfig(**shape, dropout=dropout)
+    model = GPT(GPTConfig(**shape, dropout=dropout))
 except ValueError as e:   # a shape that cannot be built
     fail(e)
+sampling_dtype = devices.pick_sampling_dtype(dtype, device, model)
+dtype = devices.pick_dtype(dtype, device)
+model = None   # its memory is free again
 
 
 # -----------------------------------------------------------------------------
