@@ -203,13 +203,13 @@ def memory_bytes(device):
 
 
 def matmul_flops(device, dtype):
-    """The FLOP/s of a large matmul in dtype, measured: the best of ten, which take a second or two in all."""
+    """The FLOP/s of a large matmul in dtype, measured: the best of five, which take a second or two in all."""
     n = 8192 if torch.device(device).type == 'cuda' else 2048
     a = torch.randn(n, n, device=device, dtype=getattr(torch, dtype))
     b = torch.randn(n, n, device=device, dtype=getattr(torch, dtype))
     a @ b   # the first one prepares
     seconds = []
-    for _ in range(10):
+    for _ in range(5):
         synchronize(device)
         start = time.perf_counter()
         a @ b

@@ -203,9 +203,10 @@ def muon_bytes(c):
 
 def training_memory(c, batch_size, device, dtype, optimizer, n_shards=1):
     """{'weights', 'gradients', 'optimizer', 'activations', 'working': bytes} of a training, each when it is most; their
-    sum is about the most memory that it ever holds, beside the process itself. 'working' is what stands for a moment:
-    in the backward pass, or in a step of Muon, as far as that has more than activations leave. Activations are those of a piece of a
-    micro-batch: see devices.pick_piece_size. How many micro-batches an iteration has costs no memory."""
+    sum is about the most memory that it ever holds, beside the process itself. 'working' is what stands for a moment: in
+    the backward pass, or in a step of Muon, as far as that takes more than the activations, which have gone by then.
+    Activations are those of a piece of a micro-batch: see devices.pick_piece_size. How many micro-batches an iteration
+    has costs no memory."""
     device_type = device.partition(':')[0]
     B = min(batch_size, devices.pick_piece_size(device, c.block_size, batch_size))
     weights = FLOAT32 * count_parameters(c)
@@ -271,7 +272,7 @@ def print_memory(c, config, device, dtype, world_size):
     needed = sum(memory.values())
     is_cpu = device == 'cpu'
     print(f"memory: about {in_bytes(needed)}, {in_bytes(memory['activations'])} of it activations"
-          + (f'; and some {in_bytes(PROCESS_BYTES)} for torch itself' if is_cpu else ''))
+          + (f', and {in_bytes(PROCESS_BYTES)} for torch itself' if is_cpu else ''))
     available = devices.memory_bytes(device)
     if is_cpu:
         available -= PROCESS_BYTES

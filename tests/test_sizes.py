@@ -15,11 +15,11 @@ from support import devices, sizes
 
 MODELS = [GPTConfig(),   # GPT-2's shape, without biases: the settings' default
           GPTConfig(vocab_size=145, block_size=256, n_layer=6, n_head=6, n_embd=384, bias=False),
-          GPTConfig(vocab_size=50257, n_layer=48, n_head=25, n_embd=1600),   # GPT-2 XL
+          GPTConfig(vocab_size=50257, n_layer=5, n_head=25, n_embd=1600),   # GPT-2 XL has 48 layers
           GPTConfig(vocab_size=7, block_size=5, n_layer=1, n_head=1, n_embd=3),
           GPTConfig(vocab_size=32000, block_size=2048, n_layer=2, n_head=32, n_embd=4096, bias=False)]
 SMALL = dict(vocab_size=53, block_size=192, n_layer=2, n_head=2, n_embd=48)
-LINE = r'memory: about (\S+ \wB), (\S+ \wB) of it activations; and some 300 MB for torch itself'
+LINE = r'memory: about (\S+ \wB), (\S+ \wB) of it activations, and 300 MB for torch itself'
 
 
 def on_meta(c):
@@ -229,7 +229,7 @@ LLAMA = ['--n_layer=32', '--n_head=32', '--n_embd=4096', '--block_size=2048', '-
                                   ['config/eval_gpt2_xl.py'], ['config/finetune_autor_char.py'], LLAMA])
 def test_sizing_prints_what_the_formulas_say(prepared, args):
     printed = prepared.run(*SIZING, *args, '--measure=False')
-    assert max(map(len, printed.splitlines())) <= 80
+    assert max(len(line) for line in printed.splitlines() if not line.startswith('Overriding')) <= 80
     n_layer, n_head, n_embd, block_size, vocab_size = map(int, re.search(
         r'^model: (\d+) layers, (\d+) heads, (\d+) channels, windows of (\d+), vocabulary (\d+)$', printed, re.M)
         .groups())
@@ -238,21 +238,21 @@ def test_sizing_prints_what_the_formulas_say(prepared, args):
     rows = re.findall(r'^(wte|wpe|h\.\*|ln_f)\S*.*?([\d,]+)  ?\d?\d\.\d%', printed, re.M)
     assert sum(int(n.replace(',', '')) for _, n in rows) == sizes.count_parameters(c)
     assert f'{sizes.count_parameters(c):,}' in re.search('^all .*', printed, re.M)[0]
-    assert f"train.py says {on_meta(c).get_num_params() / 1e6:.2f}M" in printed
+    assert f'train.py says {(sizes.count_parameters(c) - block_size * n_embd) / 1e6:.2f}M' in printed
     batch_size = int(re.search('batch_size = ([0-9]+)', (REPO / args[0]).read_text())[1]) \
         if args[0].startswith('config') and 'gpt2.py' not in args[0] else (64 if args is LLAMA else 12)
     optimizer = re.search(r'^optimizer \((\w+)\)', printed, re.M)[1]
     for device, dtype in [('cpu', 'float32'), ('cuda', 'float32')]:
         memory = sizes.training_memory(c, batch_size, device, dtype, optimizer)
         assert sizes.in_bytes(sum(memory.values())) in re.findall('^all .*', printed, re.M)[1]
-    assert ('8 GPUs' in printed) == (args is LLAMA or args[0] == 'config/train_gpt2.py')
+    assert ('8 GPUs' in printed) == (args is LLAMA or 'gpt2' in args[0])
 
 
 def test_sizing_of_the_data_and_of_this_machine(prepared):
     printed = prepared.run(*SIZING, 'config/train_eca_char_laptop.py')
     assert re.search(r', \d+\.\d\d times train\.bin$', printed, re.M)
-    assert re.search(r'^here: \S+ TFLOP/s in a large float32 matmul', printed, re.M)
-    assert max(map(len, printed.splitlines())) <= 80
+    assert re.search(r'^here, on cpu: \S+ TFLOP/s in a large float32 matmul$', printed, re.M)
+    assert max(len(line) for line in printed.splitlines() if not line.startswith('Overriding')) <= 80
 
 
 def test_sizing_mistakes(bare):

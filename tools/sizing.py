@@ -114,8 +114,8 @@ def print_parameters():
               f'{part_flops / 1e6:14,.3f}{share(part_flops, all_flops)}'.rstrip())
     print(f'{"all":17}{"":21}{all_parameters:15,}{"":6}{all_flops / 1e6:14,.3f}')
     without = all_parameters - c.block_size * c.n_embd
-    print(f'train.py says {without / 1e6:.2f}M: it leaves out wpe. An operation (FLOP) is a multiplication\n'
-          'or an addition; forward and backward together.')
+    print(f'train.py says {without / 1e6:.2f}M, since it leaves out wpe\n'
+          'a FLOP is a multiplication or an addition; forward and backward are counted')
 
 
 def share(part, whole):
@@ -155,7 +155,7 @@ def print_memory():
     print(f'with --optimizer={other} its state would be {in_bytes(sizes.optimizer_bytes(c, other))}\n'
           f'on disk, ckpt.pt: {in_bytes(sizes.checkpoint_bytes(c, optimizer))}, weights and the optimizer\'s state')
     caches = [in_bytes(sizes.cache_bytes(c, num_samples, number)) for number in ('float32', 'float16')]
-    print(f'to write {num_samples} samples, keys and values: {caches[0]} in float32, {caches[1]} in half precision')
+    print(f'to write {num_samples} samples, keys and values: {caches[0]} (float32) or {caches[1]} (half)')
 
 
 def print_fits():
@@ -169,7 +169,7 @@ def print_fits():
             available = size * 1e9 * (1 - LEFT_FREE) - process
             lower = sizes.what_to_lower(c, batch_size, gradient_accumulation_steps, kind, number, optimizer, available)
             if lower:
-                advice.append(f'  into {size} GB with {lower}')
+                advice.append(f'  in {size} GB: {lower}')
             else:
                 fitting.append(f'{size} GB')
         print(f'{kind}, {number}: ' + (', '.join(fitting) or 'none of these'))
@@ -216,13 +216,13 @@ def print_times(flops):
         return
     kind, number = places[0]
     rate = devices.matmul_flops(kind, number)
-    print(f'here: {rate / 1e12:.3g} TFLOP/s in a large {number} matmul;', end=' ')
+    print(f'\nhere, on {kind}: {rate / 1e12:.3g} TFLOP/s in a large {number} matmul')
     if kind == 'cpu':
         low, high = CPU_SHARES
-        print(f'of that, a training on a CPU gets {low:.0%}\n(small models) to {high:.0%}: '
-              f'{in_time(flops / (high * rate))} to {in_time(flops / (low * rate))}')
+        print(f'small models reach {low:.0%} of that: {in_time(flops / (low * rate))}; '
+              f'large ones {high:.0%}: {in_time(flops / (high * rate))}')
     else:
-        print(f'at {devices.USUAL_MFU:.0%} of it: {in_time(flops / (devices.USUAL_MFU * rate))}')
+        print(f'at {devices.USUAL_MFU:.0%} of that, {in_time(flops / (devices.USUAL_MFU * rate))}')
 
 
 def can_share():
