@@ -203,8 +203,8 @@ def muon_bytes(c):
 
 def training_memory(c, batch_size, device, dtype, optimizer, n_shards=1):
     """{'weights', 'gradients', 'optimizer', 'activations', 'working': bytes} of a training, each when it is most; their
-    sum is about the most memory that it ever holds, beside the process itself. 'working' is what stands for a moment: in
-    the backward pass, or in a step of Muon, as far as that takes more than the activations, which have gone by then.
+    sum is about the most memory that it ever holds, beside the process itself. 'working' is what stands for a moment:
+    in the backward pass, or in a step of Muon, as far as that takes more than the activations, which have gone by then.
     Activations are those of a piece of a micro-batch: see devices.pick_piece_size. How many micro-batches an iteration
     has costs no memory."""
     device_type = device.partition(':')[0]
