@@ -54,6 +54,7 @@ GPT2_SHAPES = {   # layers, heads, channels: of OpenAI's, and of Hugging Face's 
 CARDS = ['T4', 'RTX 3090', 'RTX 4090', 'A100', 'H100', 'B200']
 MEMORIES_GB = [8, 16, 24, 80]
 LEFT_FREE = 0.1   # of a device's memory: for the driver, and the gaps between tensors
+LAUNCHES_S = 1e-3   # an iteration that computes for less waits for the host, which has hundreds of kernels to launch
 CPU_SHARES = (0.4, 0.7)   # of a large matmul's rate, as measured: the laptop's model, and that of train_eca_char.py
 
 
@@ -149,7 +150,7 @@ def print_memory():
         print(f'{title:36}' + ''.join(f'{in_bytes(n) if n else "":>18}' for n in figures))
     print(f'{"for so many tokens at a time":36}' + ''.join(f'{n:18,}' for n in pieces))
     if here == 'cpu':
-        print(f'and on a CPU some {in_bytes(sizes.PROCESS_BYTES)} for Python and torch')
+        print(f'and on a CPU {in_bytes(sizes.PROCESS_BYTES)} for Python and torch')
 
     other = 'adamw' if optimizer == 'muon' else 'muon'
     print(f'with --optimizer={other} its state would be {in_bytes(sizes.optimizer_bytes(c, other))}\n'
@@ -206,12 +207,17 @@ def print_run():
 
 def print_times(flops):
     """The time that so many FLOPs take on some cards, and here."""
-    print(f'\ntime at {devices.USUAL_MFU:.0%} of the peak in half precision, which small models do not reach')
+    flops_per_iter = sum(sizes.flops_per_token(c).values()) * gradient_accumulation_steps * batch_size * block_size
+    print(f'\ntime at {devices.USUAL_MFU:.0%} of the peak in half precision')
     print(f'{"":10}{"TFLOP/s":>10}{"1 GPU":>18}' + (f'{f"{gpus} GPUs":>18}' if can_share() else ''))
     for card in CARDS:
-        seconds = flops / (devices.USUAL_MFU * devices.PEAK_TFLOPS[card] * 1e12)
-        print(f'{card:10}{devices.PEAK_TFLOPS[card]:10,}{in_time(seconds):>18}'
-              + (f'{in_time(seconds / gpus):>18}' if can_share() else ''))
+        flops_per_s = devices.USUAL_MFU * devices.PEAK_TFLOPS[card] * 1e12
+        times = [in_time(flops / flops_per_s)]
+        if flops_per_iter / flops_per_s < LAUNCHES_S:
+            times = ['launches decide']
+        elif can_share():
+            times.append(in_time(flops / flops_per_s / gpus))
+        print(f'{card:10}{devices.PEAK_TFLOPS[card]:10,}' + ''.join(f'{time:>18}' for time in times))
     if not measure:
         return
     kind, number = places[0]
@@ -244,12 +250,10 @@ def print_shared():
 
 def in_time(seconds):
     """Seconds in words."""
-    if seconds < 1:
-        return 'below 1 second'
     for unit, length in (('years', 365 * 86400), ('days', 86400), ('hours', 3600), ('minutes', 60)):
         if seconds >= 2 * length:
             return f'{seconds / length:,.{0 if seconds >= 10 * length else 1}f} {unit}'
-    return f'{seconds:.0f} seconds'
+    return f'{seconds:.{0 if seconds >= 10 else 1}f} seconds'
 
 
 print(f'model: {c.n_layer} layers, {c.n_head} heads, {c.n_embd} channels, windows of {c.block_size}, '
