@@ -16,7 +16,7 @@ FLOAT32 = 4   # bytes; parameters, gradients and the state of the optimizers are
 BYTES = {'float32': 4, 'bfloat16': 2, 'float16': 2}
 
 # the most that train.py holds on Linux, with torch's CPU build, while it trains a model of next to nothing: 401 MB were
-# measured, of which importing torch takes 230; a CUDA build has more, in the machine and on the GPU: it was not measured
+# measured, of which importing torch takes 230; a CUDA build has more, there and on the GPU, and was not measured
 PROCESS_BYTES = 400e6
 
 
