@@ -255,6 +255,17 @@ def test_sizing_of_the_data_and_of_this_machine(prepared):
     assert max(len(line) for line in printed.splitlines() if not line.startswith('Overriding')) <= 80
 
 
+@pytest.mark.parametrize('page', ['docs/sizes.md', 'docs/tamanhos.md'])
+def test_the_pages_quote_what_it_prints(bare, page):
+    if devices.pick_dtype('auto', 'cpu') != 'float32':
+        pytest.skip('the pages quote a machine without bfloat16')
+    text = (REPO / page).read_text(encoding='utf-8')
+    quoted = re.findall(r'^```\n(.*?)^```', text, re.M | re.S)
+    printed = ''.join(bare.run('tools/sizing.py', f'config/{name}.py', '--device=cpu', '--measure=False')
+                      for name in ('train_eca_char_laptop', 'train_gpt2'))
+    assert len(quoted) == 3 and all(block in printed for block in quoted)
+
+
 def test_sizing_mistakes(bare):
     for arg, says in [('--n_head=5', 'n_embd = 384 cannot be split'), ('--gpus=0', 'gpus = 0'),
                       ('--optimizer=sgd', 'optimizer = sgd'), ('--dtype=int8', 'dtype = int8'),
