@@ -274,9 +274,8 @@ def print_memory(c, config, device, dtype, world_size):
     print(f"memory: about {in_bytes(needed)}, {in_bytes(memory['activations'])} of it activations"
           + (f', and {in_bytes(PROCESS_BYTES)} for torch itself' if is_cpu else ''))
     available = devices.memory_bytes(device)
-    if is_cpu:
-        available -= PROCESS_BYTES
-        needed *= int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    if is_cpu:   # which all processes of this machine share
+        available = available / int(os.environ.get('LOCAL_WORLD_SIZE', 1)) - PROCESS_BYTES
     if 0 < available < needed:
         lower = what_to_lower(c, config['batch_size'], config['gradient_accumulation_steps'], device, dtype,
                               config['optimizer'], available, n_shards)

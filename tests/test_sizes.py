@@ -194,6 +194,11 @@ def test_a_device_that_has_less(monkeypatch, capsys):
     assert re.fullmatch(LINE, line)
     assert warning == ('memory may run out: cpu has 3.6 GB; this would fit: --batch_size=1 '
                        '--gradient_accumulation_steps=480')
+    monkeypatch.setattr(devices, 'memory_bytes', lambda device: 16e9)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')   # as torchrun sets it: each has a quarter
+    sizes.print_memory(c, config, 'cpu', 'float32', 4)
+    assert capsys.readouterr().out.splitlines()[1] == warning
+    monkeypatch.setattr(devices, 'memory_bytes', lambda device: 4e9)
     sizes.print_memory(c, config, 'cuda:1', 'bfloat16', 8)
     line, warning = capsys.readouterr().out.splitlines()
     assert line == (f"memory: about {sizes.in_bytes(needed(c, 12))}, "

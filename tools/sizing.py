@@ -1,11 +1,12 @@
 """
-Say before a training what it will take: parameters, memory, arithmetic, time. Nothing is trained.
+Say what a training will take, and train nothing: parameters, memory, time.
 Every setting of train.py can be given here too.
 
     python tools/sizing.py              # the model of train_eca_char.py
     python tools/sizing.py config/train_gpt2.py
     python tools/sizing.py config/eval_gpt2_xl.py        # GPT-2 XL, on paper
-    python tools/sizing.py --n_layer=32 --n_head=32 --n_embd=4096 --block_size=2048 --vocab_size=32000
+
+On paper too, a Llama's size: --n_layer=32 --n_head=32 --n_embd=4096 --block_size=2048 --vocab_size=32000.
 
 The formulas stand in support/sizes.py, each with its reason. Nothing of the model's size is built, so the model may be
 larger than the machine. Memory is given for the device here and, if that is no GPU, for one: without torch.compile,
