@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
 from model import GPT, GPTConfig
-from support import checkpoints, devices, evaluate, processes, report, run_folder, signals
+from support import checkpoints, devices, evaluate, processes, report, run_folder, signals, sizes
 from support.dataset import OpenSplits, check_ids, check_prepared, check_vocabulary, find_dataset, fingerprint
 from support.errors import catch_crashes, check_finite, fail
 from support.pace import Pace
@@ -221,6 +221,7 @@ peak_flops = world_size * devices.peak_flops(device, dtype)   # 0 where it is no
 if is_master:
     done = f', after {iter_num} iterations' if iter_num else ''
     print(f'number of parameters: {model.get_num_params() / 1e6:.2f}M{done}')
+    sizes.print_memory(model.config, config, device, dtype, world_size)   # what the run will take
 
 # compile the model, if there is enough left to do, and let the ranks average its gradients
 iters_left = 0 if eval_only else max(0, max_iters - iter_num)

@@ -9,8 +9,9 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     pretrained.py   GPT-2s of others: their files against their config.json
     checks.py       checks of what comes from outside: checkpoints, tokenizers, the state of optimizers
     torch_file.py   reading what torch.save wrote, from anybody
+    sizes.py        what a training needs, by formulas: parameters, memory, arithmetic
     pace.py         how many iterations fit into a time
-    devices.py      device, dtype, torch.compile, peak FLOP/s
+    devices.py      device, dtype, torch.compile, memory, peak FLOP/s
     cpu.py          only for speed on a CPU: which have bfloat16, weights in float16
     dataset.py      train.bin, val.bin and meta.pkl: written by the prepare.py scripts, read by train.py
     texts.py        texts from files and the network: what a file is, reading, cleaning, downloading

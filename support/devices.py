@@ -1,7 +1,8 @@
-"""The device to compute on, its dtype, torch.compile, peak FLOP/s: what a GPU, a Mac or a CPU each want."""
+"""The device to compute on, its dtype, torch.compile, memory, peak FLOP/s: what a GPU, a Mac or a CPU each want."""
 
 import math
 import os
+import time
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -186,6 +187,36 @@ def pick_piece_size(device, block_size, batch_size):
     if tokens is None:
         return batch_size
     return max(1, tokens // block_size)
+
+
+def memory_bytes(device):
+    """Bytes of memory that a training may use on the device: of a CPU, all that the machine has; of a GPU, what others
+    hold is left out. 0 where it is not known."""
+    kind = torch.device(device).type
+    if kind == 'cuda':
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device)   # the model is there already
+    if kind == 'mps':
+        return torch.mps.recommended_max_memory()
+    if kind == 'cpu' and hasattr(os, 'sysconf') and 'SC_PHYS_PAGES' in os.sysconf_names:   # not on Windows
+        return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return 0
+
+
+def matmul_flops(device, dtype):
+    """The FLOP/s of a large matmul in dtype, measured: the best of five, which take a second or two in all."""
+    n = 8192 if torch.device(device).type == 'cuda' else 2048
+    a = torch.randn(n, n, device=device, dtype=getattr(torch, dtype))
+    b = torch.randn(n, n, device=device, dtype=getattr(torch, dtype))
+    a @ b   # the first one prepares
+    seconds = []
+    for _ in range(5):
+        synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * n**3 / min(seconds)
 
 
 # TFLOP/s of dense bfloat16 (T4, V100: float16) matmuls summed in float32, by NVIDIA's data sheets and white papers

@@ -59,6 +59,6 @@ def test_training_on_a_terminal(prepared):
     whole = re.compile(r'/40 \[\d\d:\d\d<\d\d:\d\d, .*it/s, loss \d\.\d{4}, [\d,]+ tokens/s\]$')   # < time left
     assert any(whole.search(row) for rows in bars for row in rows)
     printed = [line for line in seen.lines if line and '%|' not in line]
-    kinds = ('Overriding', 'device:', 'tokens per', 'number of', 'compile:', 'step ', 'iter ', 'it writes: ',
-             'saving ', 'done:', '  time', '  read', '  val loss', '  in bits', '  files', 'next:')
+    kinds = ('Overriding', 'device:', 'tokens per', 'number of', 'memory:', 'compile:', 'step ', 'iter ',
+             'it writes: ', 'saving ', 'done:', '  time', '  read', '  val loss', '  in bits', '  files', 'next:')
     assert all(line.startswith(kinds) for line in printed) and printed[-1].startswith('next:'), printed

@@ -315,15 +315,11 @@ def measure_nanogpt_sampling(module):
 # the machine's own limits, for the fractions in the table
 
 def measure_limits():
-    n = 2048 if device_type == 'cpu' else 8192
-    a = torch.randn(n, n, device=device, dtype=getattr(torch, dtype))
-    b = torch.randn(n, n, device=device, dtype=getattr(torch, dtype))
-    matmul_s = min(timed(lambda: a @ b, n=10))
     source = torch.ones(2**26, device=device)
     target = torch.empty_like(source)
     copy_s = min(timed(lambda: target.copy_(source), n=10, calls=10))
     return {
-        'matmul_flops': [2 * n**3 / matmul_s],
+        'matmul_flops': [devices.matmul_flops(device, dtype)],
         'copy_bytes_per_s': [2 * source.nbytes / copy_s],   # read and written
     }
 
