@@ -3,7 +3,7 @@
 # Em 2 núcleos sem bfloat16, 2400 iterações levam 169 segundos e a perda de validação chega a 1,564. Em tão pouco
 # tempo, um modelo menor que lê mais texto aprende mais. O que perdeu para esta receita está em docs/medidas.md.
 out_dir = 'out-eca-char-laptop'
-eval_interval = 500
+eval_interval = 250
 eval_iters = 20
 log_interval = 50
 
