@@ -52,6 +52,7 @@ if out:
 
 # device: the settings 'auto' become what is best on this machine
 device = devices.pick_device(device)
+is_compile_asked = compile.lower() != 'false'
 compile, compile_reason = devices.pick_compile(compile, device)
 devices.speed_up(device)
 
@@ -73,7 +74,10 @@ hint = f'tokens in the prompt: {len(prompt)}'
 if interactive:
     hint = 'type how a text begins; an empty line goes on with the last one; Ctrl-D ends'
 # standard output is for the text alone
-print(f'device: {device}, dtype: {dtype}, compile: {compile} ({compile_reason})\n{hint}', file=sys.stderr)
+chosen = f'device: {device}, dtype: {dtype}'
+if is_compile_asked:
+    chosen += f', compile: {compile} ({compile_reason})'
+print(f'{chosen}\n{hint}', file=sys.stderr)
 
 
 def continuations(prompt, samples):

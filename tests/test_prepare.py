@@ -152,8 +152,9 @@ def test_sample_is_varied():
     assert len(set(nines)) == len(nines)
     size = f'{round(len(text.encode()), -4) // 1000} KB'
     for name, before in (('README.md', '`amostra.txt`, '), ('README.en.md', '`amostra.txt`, '),
+                         ('docs/curso.md', '`amostra.txt`, '), ('docs/course.md', '`amostra.txt`, '),
                          ('mynanogpt.ipynb', 'uma amostra de '), (f'{ECA}/prepare.py', 'a SAMPLE of '),
-                         ('README.md', 'a SAMPLE of '), ('README.en.md', 'a SAMPLE of ')):
+                         ('docs/problemas.md', 'a SAMPLE of '), ('docs/problems.md', 'a SAMPLE of ')):
         assert before + size in (REPO / name).read_text(encoding='utf-8'), name
 
 
