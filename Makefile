@@ -30,7 +30,7 @@ clean:
 
 # each stamp is newer than its requirements file once they are installed, so a second make installs nothing
 .venv/runtime: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 15) and "Python 3.11 to 3.15 is needed, for which torch is built; this is %d.%d: make PYTHON=python3.14" % v)'
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@

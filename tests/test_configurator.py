@@ -171,7 +171,7 @@ def test_help(configure):
 
 SCRIPTS = [
     'train.py', 'sample.py', 'tools/bench.py', 'tools/sizing.py', 'tools/export.py', 'tools/explain.py',
-    'tools/plot.py',
+    'tools/trace.py', 'tools/plot.py',
     'data/ecadequeiuroz_char/prepare.py', 'data/autor_char/prepare.py', 'data/shakespeare_char/prepare.py',
     'data/ecadequeiuroz/prepare.py', 'data/shakespeare/prepare.py', 'data/openwebtext/prepare.py',
 ]
