@@ -32,7 +32,6 @@ COLUMNS = {   # of the CSV, with their types
     'cpu_s': float,           # processor seconds of its process, imports included
     'processor': str,
 }
-KEY = ('n_layer', 'n_head', 'n_embd', 'tokens', 'learning_rate', 'muon_lr')   # tells runs from each other
 
 
 # -----------------------------------------------------------------------------
@@ -62,8 +61,11 @@ def add_row(path, row):
 
 
 def key_of(row):
-    """What tells a run from others."""
-    return tuple(row[name] for name in KEY)
+    """What tells a run from others: size, text, and of a pilot the rates."""
+    key = (row['n_layer'], row['n_head'], row['n_embd'], row['tokens'])
+    if row['role'] == 'pilot':
+        key += (row['learning_rate'], row['muon_lr'])
+    return key
 
 
 # -----------------------------------------------------------------------------
