@@ -123,11 +123,14 @@ for c, color in zip(np.geomspace(min(6 * N * D) * 4, most / 2, 5), plt.cm.plasma
         wanted = np.log(c / 6 / n)
         if d.min() <= wanted <= d.max():
             found.append((n, np.interp(wanted, d, [loss for _, loss in own])))
-    right.plot([n for n, _ in found], [loss for _, loss in found], 'o', color=color, ms=6, label=f'{c:.0e} FLOP')
+    right.plot([n for n, _ in found], [loss for _, loss in found], 'o', color=color, ms=6,
+               label=f'{c / 1e12:.2g} TFLOP')
     n, d = law.best_size(c)
     right.plot(n, law.loss(n, d), 'v', color=color, mec=INK, ms=8)
 right.set(xscale='log', xlabel='parameters, N', title='Loss against size, at equal compute (▼ the least, by the law)',
-          ylim=(None, 1.03 * max(L)))
+          ylim=(min(row['val_loss'] for row in rows) - 0.08, max(L) + 0.05))
+right.set_xticks(sizes, [size_name(n) for n in sizes])
+right.minorticks_off()
 right.legend(fontsize=9)
 
 fig.savefig(picture)

@@ -16,6 +16,7 @@ PAIRS = [   # Portuguese, English; their commands run in this order
     ('docs/pedacos-de-palavras.md', 'docs/pieces-of-words.md'),
     ('docs/partir-de-um-gpt2.md', 'docs/starting-from-a-gpt2.md'),   # needs the run of README in out-eca-char
     ('docs/processos.md', 'docs/processes.md'),
+    ('docs/lei-de-escala.md', 'docs/scaling-law.md'),
     ('docs/medidas.md', 'docs/measurements.md'),   # trains anew in out-eca-char, by AdamW
 ]
 PAGES = [page for pair in PAIRS for page in pair]
@@ -24,7 +25,9 @@ SHORT = ['--max_iters=4', '--lr_decay_iters=4', '--eval_interval=2']   # for a t
 NOT_HERE = {
     'python3 -m venv': 'make test has done it', 'pip install': 'make test has done it', 'make ': 'it installs',
     'source ': 'a shell of its own', 'git clone': 'network', '--nanogpt=': 'needs the clone',
-    'tools/bench.py': 'test_bench.py runs it', 'gpt2': 'network: test_gpt2.py has a hub on this machine',
+    'tools/bench.py': 'test_bench.py runs it', 'tools/baselines.py': 'needs all of Eça: see test_baselines.py',
+    'minha-lei.png': 'needs nine trainings: see test_scaling.py',
+    'gpt2': 'network: test_gpt2.py has a hub on this machine',
     '--out_dir=assets/eca-mini --eval_only': 'needs all of Eça, whose characters the model knows',
     'config/finetune_eca.py': 'needs a GPT-2 from the network', '--out_dir=out-eca ': 'made by finetune_eca.py',
     'data/ecadequeiuroz/prepare.py \n': 'needs a vocabulary: test_prepare_tokens.py', 'data/shakespeare': 'network',
@@ -169,6 +172,7 @@ def test_commands_run(bare):
         # a training is made small at the end of its command, wherever that is in the line
         line = re.sub(r'(train\.py config/\S+(?: --\S+)*)', lambda m: shlex.join([m[1]] + TINY[1:] + SHORT)
                       .replace(shlex.quote(m[1]), m[1], 1), command)
+        line = re.sub(r'(tools/scaling\.py.*)', r'\1 --sizes=1x1x8 --tokens=2048', line)   # one run, of a second
         line = re.sub(r'(sample\.py (?:--\S+ ?)*)', r'\1 --max_new_tokens=20 ', line) if 'max_new' not in line else line
         words = shlex.split(line)
         is_plain = words[0] == 'python' and words[1].endswith('.py') and not set('|&<>') & set(line)

@@ -43,9 +43,9 @@ catch_crashes()
 # -----------------------------------------------------------------------------
 # settings
 rows = os.path.join(_root, 'assets', 'scaling.csv')   # the CSV: one row for each finished run
-sizes = '2x1x32 2x2x48 2x2x64 3x2x72 3x3x96 3x4x128 4x5x160'   # layers x heads x channels: 29 k to 1.3 M parameters
+sizes = '2x1x32 2x2x48 2x2x64 3x2x72 3x3x96 3x4x128 4x5x160 4x6x192'   # layers x heads x channels: 29 k to 1.8 M
 tokens = '0.5e6 1e6 2e6 4e6'   # characters to read, each number in a run of its own
-max_flops = 4.3e12             # runs that would take more operations are left out
+max_flops = 8.6e12             # runs that would take more operations are left out
 max_runs = 0                   # stop after so many runs; 0: do them all
 rate_factor = 1.0              # times both learning rates; another than 1 makes a pilot, which the fit leaves out
 is_check = False               # True: the law says first what these runs will reach; the fit leaves them out
