@@ -22,7 +22,7 @@ import traceback
 
 from support import errors
 
-_PATHS = ('out_dir', 'out', 'to', 'nanogpt', 'init_from')   # settings that name a file or a folder
+_PATHS = ('out_dir', 'out', 'to', 'rows', 'nanogpt', 'init_from')   # settings that name a file or a folder
 
 
 def _fail(message):

@@ -3,6 +3,7 @@ What the scripts stand on. Each file is one room for one thing, and imports only
 
     report.py       log.csv, wandb, the summary of a run, the command to type next
     evaluate.py     sweeps of val.bin, bits per character, baselines
+    scaling.py      a scaling law: its rows, the formula fitted to them
     vocabulary.py   pieces of words learned from a text, and the vocabulary of a model, for the prepare.py scripts
     checkpoints.py  checkpoints: save, load, resume; pretrained models
     processes.py    training in several processes, by torchrun
@@ -27,6 +28,6 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     interrupt.py    Ctrl-C while a script still imports
 
 These do not need torch, so that the prepare.py scripts and tools/plot.py start at once:
-report, evaluate, vocabulary, pace, dataset, texts, tokenizer, pickles, terminal, settings, run_folder, files, signals,
-errors, printable, interrupt.
+report, evaluate, scaling, vocabulary, pace, dataset, texts, tokenizer, pickles, terminal, settings, run_folder, files,
+signals, errors, printable, interrupt.
 """

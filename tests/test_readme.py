@@ -33,6 +33,8 @@ NOT_HERE = {
     'python3 -m venv': 'make test has done it', 'pip install': 'make test has done it', 'make ': 'it installs',
     'source ': 'a shell of its own', 'git clone': 'network', '--nanogpt=': 'needs the clone',
     'git checkout': 'undoes an edit', 'tools/bench.py': 'test_bench.py runs it',
+    'tools/baselines.py': 'needs all of Eça: see test_baselines.py',
+    'minha-lei.png': 'needs nine trainings: see test_scaling.py',
     'gpt2': 'network: test_gpt2.py has a hub on this machine',
     '--out_dir=assets/eca-mini --eval_only': 'needs all of Eça, whose characters the model knows',
     'config/finetune_eca.py': 'needs a GPT-2 from the network', '--out_dir=out-eca ': 'made by finetune_eca.py',
@@ -234,6 +236,7 @@ def test_commands_run(bare):
         # a training is made small at the end of its command, wherever that is in the line
         line = re.sub(r'(train\.py config/\S+(?: --\S+)*)', lambda m: shlex.join([m[1]] + TINY[1:] + SHORT)
                       .replace(shlex.quote(m[1]), m[1], 1), command)
+        line = re.sub(r'(tools/scaling\.py.*)', r'\1 --sizes=1x1x8 --tokens=2048', line)   # one run, of a second
         line = re.sub(r'(sample\.py (?:--\S+ ?)*)', r'\1 --max_new_tokens=20 ', line) if 'max_new' not in line else line
         words = shlex.split(line)
         is_plain = words[0] == 'python' and words[1].endswith('.py') and not set('|&<>') & set(line)
