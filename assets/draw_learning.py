@@ -40,16 +40,17 @@ texts = {int(n): text for n, _, text in evaluations}
 fig = Figure(figsize=(12, 6.3), dpi=150, facecolor='white')   # 1800 x 945 pixels; shown some 800 wide
 
 # left: the curve
-ax = fig.add_axes([0.055, 0.115, 0.395, 0.80])
+ax = fig.add_axes([0.06, 0.115, 0.39, 0.80])
 for y, words in LINES:
     ax.axhline(y, color=SOFT, lw=1, ls=(0, (4, 3)), zorder=1)
     ax.text(2400, y + 0.035, f'{words}  {y}', color=SOFT, fontsize=13, ha='right', va='bottom')
-ax.plot(*zip(*batch_losses), color=BLUE, lw=2, zorder=2)
+ax.plot(*zip(*batch_losses), color=BLUE, lw=1.7, zorder=2)
 for i, n in enumerate(SHOWN):
     ax.plot(n, val_losses[n], 'o', ms=17, color=ORANGE, mec='white', mew=1.5, zorder=4, clip_on=False)
     ax.text(n, val_losses[n] - 0.008, i + 1, **NUMBER, zorder=5)
 ax.set(xlim=(0, 2450), ylim=(1.35, 5.2), xticks=[0, 500, 1000, 1500, 2000, 2400], yticks=[2, 3, 4, 5])
 ax.tick_params(labelsize=13, colors=INK, length=4)
+ax.tick_params(axis='y', pad=11)   # room for the first number
 ax.set_xlabel('iteração / iteration', fontsize=14, color=INK)
 ax.set_title('perda / loss (nats)', fontsize=15, color=INK, loc='left', pad=12)
 for side in ('top', 'right'):
