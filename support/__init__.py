@@ -26,8 +26,9 @@ What the scripts stand on. Each file is one room for one thing, and imports only
     errors.py       one line instead of a traceback
     printable.py    what may reach a terminal
     interrupt.py    Ctrl-C while a script still imports
+    machine.py      whether this Python, and the packages that it has, will do
 
 These do not need torch, so that the prepare.py scripts and tools/plot.py start at once:
 report, evaluate, scaling, vocabulary, pace, dataset, texts, tokenizer, pickles, terminal, settings, run_folder, files,
-signals, errors, printable, interrupt.
+signals, errors, printable, interrupt, machine.
 """

@@ -15,12 +15,11 @@ import math
 import os
 import sys
 
-import numpy as np
-from tqdm import tqdm
-
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(here)))   # the repository, for support/
 import support.interrupt   # noqa: E402, F401   first: from here on Ctrl-C ends the script without a traceback
+import numpy as np   # noqa: E402
+from tqdm import tqdm   # noqa: E402
 from support.dataset import (SAMPLE_CHARS, TOKENIZER, begin, check_split, command_line, named_encoder,   # noqa: E402
                              split_text, write_token_files)
 from support.errors import fail, first_line, is_out_of_memory   # noqa: E402
