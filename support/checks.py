@@ -128,6 +128,9 @@ def check_checkpoint(checkpoint):
     check_number('lowest_val_loss', checkpoint.get('lowest_val_loss', 0.0))
     check_int('lowest_iter', checkpoint.get('lowest_iter', 0), 0)
     check_int('fitted_iters', checkpoint.get('fitted_iters', 0), 0)
+    wandb_id = checkpoint.get('wandb_id', '')
+    if type(wandb_id) is not str:
+        raise ValueError(f'wandb_id is a {type(wandb_id).__name__}, not a text')
     check_text('data', checkpoint.get('data', ''))
     check_config(checkpoint.get('config', {}))
     check_scaler(checkpoint.get('scaler', {}))
