@@ -93,8 +93,8 @@ def start_wandb(config, run_id=''):
         import wandb
         if not hasattr(wandb, 'init'):   # not the package, but the folder wandb that it leaves
             raise ImportError
-        wandb.init(project=config['wandb_project'], name=config['wandb_run_name'], config=config,
-                   id=run_id or None, resume='allow' if run_id else None)
+        again = {'id': run_id, 'resume': 'allow'} if run_id else {}   # a new run where wandb has none of it
+        wandb.init(project=config['wandb_project'], name=config['wandb_run_name'], config=config, **again)
         return wandb
     except ImportError:
         fail('wandb_log = True needs the package wandb: pip install wandb, or use --wandb_log=False')
