@@ -189,6 +189,7 @@ best_val_loss = 1e9     # of the model in ckpt.pt
 lowest_val_loss = 1e9   # of all evaluations, for `patience`
 lowest_iter = 0         # the iteration at which it was found
 fitted_iters = 0        # the max_iters that `minutes` has come to; 0: not known yet, or not wanted
+wandb_id = ''           # of the run in Weights & Biases; '': it has none
 if init_from == 'resume':
     checkpoints.load_optimizers(optimizers, scaler, checkpoint, config)   # the moments of AdamW and Muon
     iter_num = checkpoint['iter_num']
@@ -197,6 +198,7 @@ if init_from == 'resume':
     best_val_loss = checkpoint['best_val_loss']
     lowest_val_loss = checkpoint['lowest_val_loss']
     lowest_iter = checkpoint['lowest_iter']
+    wandb_id = checkpoint['wandb_id']
     if checkpoint['config'].get('minutes') == minutes:
         fitted_iters = checkpoint['fitted_iters']
     if checkpoints.is_of_other_data(checkpoint, dataset, data_mark):   # its losses do not compare
@@ -324,6 +326,7 @@ def save(is_best):
             'lowest_val_loss': lowest_val_loss,
             'lowest_iter': lowest_iter,
             'fitted_iters': fitted_iters,
+            'wandb_id': wandb_id,
             'data': data_mark,
             'elapsed_s': run_s(),
             'tokens_read': tokens_read,
@@ -343,7 +346,8 @@ def run_s():
 # the log and the progress bar
 wandb = None
 if is_master and wandb_log:
-    wandb = report.start_wandb(config)   # first: where it does not start, no file has been touched
+    wandb = report.start_wandb(config, wandb_id)   # first: where it does not start, no file has been touched
+    wandb_id = wandb.run.id
 if is_master:
     log = report.RunLog(config, iter_num, wandb)   # log(line, **numbers) prints and keeps them
 

@@ -130,6 +130,7 @@ def load_run(config):
     checkpoint.setdefault('lowest_val_loss', checkpoint['best_val_loss'])
     checkpoint.setdefault('lowest_iter', checkpoint['iter_num'])
     checkpoint.setdefault('fitted_iters', 0)
+    checkpoint.setdefault('wandb_id', '')
     checkpoint.setdefault('config', {})
     return model, checkpoint
 

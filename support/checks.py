@@ -16,6 +16,7 @@ MOMENTS = {'AdamW': ('step', 'exp_avg', 'exp_avg_sq'), 'Muon': ('momentum_buffer
 GPT2_TOKENS = GPT2_END + 1   # <|endoftext|> included
 MAX_COUNT = 2**40     # of iterations; also the number of the first batch that only evaluations see
 MAX_AMOUNT = 1e18     # of tokens or seconds
+MAX_WANDB_ID = 128    # characters
 
 
 # -----------------------------------------------------------------------------
@@ -74,6 +75,13 @@ def check_text(name, value):
         raise ValueError(f'{name} is {show(value)}, which is no text') from None
 
 
+def check_wandb_id(value):
+    """The value is an id that wandb may have given a run, or '': wandb makes a folder with it in its name."""
+    check_text('wandb_id', value)
+    if len(value) > MAX_WANDB_ID or not value.isprintable() or set(value) & set('/\\'):
+        raise ValueError(f'wandb_id is {show(value)}, which is no id of a run')
+
+
 def check_tensor(name, value, shape, dtypes=FLOATS):
     """The value is a tensor of this shape, which lies densely in the memory of the CPU."""
     if not isinstance(value, torch.Tensor):
@@ -128,6 +136,7 @@ def check_checkpoint(checkpoint):
     check_number('lowest_val_loss', checkpoint.get('lowest_val_loss', 0.0))
     check_int('lowest_iter', checkpoint.get('lowest_iter', 0), 0)
     check_int('fitted_iters', checkpoint.get('fitted_iters', 0), 0)
+    check_wandb_id(checkpoint.get('wandb_id', ''))
     check_text('data', checkpoint.get('data', ''))
     check_config(checkpoint.get('config', {}))
     check_scaler(checkpoint.get('scaler', {}))

@@ -87,13 +87,14 @@ class RunLog:
         self.rows = append_to(path_of(self.out_dir, LOG, new))
 
 
-def start_wandb(config):
-    """The module wandb, with a run in it."""
+def start_wandb(config, run_id=''):
+    """The module wandb, with a run in it: the one with this id goes on, if there is an id."""
     try:
         import wandb
         if not hasattr(wandb, 'init'):   # not the package, but the folder wandb that it leaves
             raise ImportError
-        wandb.init(project=config['wandb_project'], name=config['wandb_run_name'], config=config)
+        again = {'id': run_id, 'resume': 'allow'} if run_id else {}   # a new run where wandb has none of it
+        wandb.init(project=config['wandb_project'], name=config['wandb_run_name'], config=config, **again)
         return wandb
     except ImportError:
         fail('wandb_log = True needs the package wandb: pip install wandb, or use --wandb_log=False')

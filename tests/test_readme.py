@@ -134,7 +134,7 @@ def test_links_lead_somewhere():
     assert set(PAGES) <= {path.relative_to(REPO).as_posix() for path in pages} and found > 100
 
 
-@pytest.mark.parametrize('page', PAGES)
+@pytest.mark.parametrize('page', [*PAGES, 'CONTRIBUTING.md'])
 def test_files_that_are_named_are_there(page):
     """A script in tools/ or support/ is named with its folder, except in the table's row about that folder."""
     for line in read(page).splitlines():

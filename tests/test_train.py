@@ -359,6 +359,14 @@ def test_wandb_offline(prepared, tmp_path):
     content = written.read_bytes()
     assert b'val/loss' in content and b'learning_rate' in content
 
+    # a resumed run is the same one there
+    (tmp_path / 'again').mkdir()
+    prepared.run('train.py', *TINY, '--max_iters=6', '--eval_interval=2', '--wandb_log=True', '--wandb_project=eca',
+                 '--init_from=resume', f'--out_dir={tmp_path}/out', real=True,
+                 env={'WANDB_MODE': 'offline', 'WANDB_DIR': f'{tmp_path}/again'})
+    (again,) = tmp_path.glob('again/wandb/offline-run-*/*.wandb')
+    assert again.name == written.name == f"run-{newest(tmp_path / 'out')['wandb_id']}.wandb"
+
 
 def test_what_may_change_on_resume(prepared, tmp_path):
     args = ['train.py', *TINY, f'--out_dir={tmp_path}/out', '--log_interval=3']
