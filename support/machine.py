@@ -1,5 +1,5 @@
 """
-Whether this Python can run the scripts at all: its version, and torch, numpy and tqdm. If not, one line says what to do.
+Whether this Python can run the scripts at all: its version, and torch, numpy, tqdm. If not, one line says what to do.
 
 interrupt.py, which every script imports first, begins with it. Pythons that are too old have to read it: no syntax
 newer than 3.6, and nothing is imported that takes time.
