@@ -32,14 +32,15 @@ with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
 
     # what a reader in Portuguese sees, with a head that looks at spaces, and each part measured
     chromium = shutil.which('chromium') or p.chromium.executable_path
-    browser = p.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
+    browser = p.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-gpu'])
     page = browser.new_page(locale='pt-BR', viewport={'width': 1280, 'height': 900}, device_scale_factor=2,
                             bypass_csp=True)   # for wait_for_function, which evaluates a string in the page
+    page.set_default_timeout(300_000)   # ranking takes a minute and more where other programs run, too
     page.goto(page_path.as_uri())
     page.wait_for_function('isReady')
     page.evaluate('choose(2, 0); select(32)')
     page.locator('#rank').click()
-    page.wait_for_function('!isRanking')
+    page.wait_for_function('!isRanking', polling=500)   # ms; frames stop coming where there is no screen
     page.mouse.move(0, 0)
     page.wait_for_timeout(500)
     screenshot = page.screenshot(full_page=True)

@@ -15,6 +15,7 @@ from support.tokenizer import get_codec, gpt2_tokens
 def test_characters_out(prepared, tmp_path, bias):
     """A character model in transformers: the same logits, a fast tokenizer, a pipeline that writes."""
     transformers = pytest.importorskip('transformers')
+    safetensors = pytest.importorskip('safetensors')
     prepared.run('train.py', *TINY, '--max_iters=3', f'--bias={bias}', f'--out_dir={tmp_path}/out')
     ours, hf, hf_tokenizer = export(prepared, tmp_path / 'out', tmp_path / 'hf')
     assert_same_logits(ours, hf, ours.config.vocab_size)
@@ -22,6 +23,11 @@ def test_characters_out(prepared, tmp_path, bias):
     encode, decode = get_codec(load(tmp_path / 'out' / 'ckpt.pt')['tokenizer'])
     assert hf_tokenizer.is_fast and hf_tokenizer(text).input_ids == encode(text)
     assert hf_tokenizer.decode(encode(text)) == text == decode(encode(text))
+    # mlx-lm 0.32 takes the names of OpenAI's files only, and asks for n_ctx
+    with safetensors.safe_open(tmp_path / 'hf' / 'model.safetensors', 'pt') as f:
+        assert {'wte.weight', 'h.0.attn.c_attn.bias', 'ln_f.bias'} < set(f.keys())
+        assert not any(name.startswith(('transformer.', 'lm_head.')) for name in f.keys())
+    assert hf.config.n_ctx == ours.config.block_size
     written = transformers.pipeline('text-generation', str(tmp_path / 'hf'))('Meu caro', do_sample=True)
     assert len(written[0]['generated_text']) == 32   # the window is full
     refused = prepared.run('sample.py', f'--init_from={tmp_path}/hf', '--start=漢', fails=True)
@@ -131,7 +137,7 @@ def test_weights_beyond_float16_are_sampled_in_float32(prepared, tmp_path, weigh
     args = ['sample.py', f'--out_dir={tmp_path}', '--max_new_tokens=9', '--device=cpu', '--num_samples=2']
     process = prepared.start(*args)
     text, said = process.communicate(timeout=100)
-    assert f'dtype: {dtype}, ' in said and 'out of range' not in said
+    assert f'dtype: {dtype}\n' in said and 'out of range' not in said
     assert prepared.run(*args, f'--dtype={dtype}') == text
     assert '---' in prepared.run(*args, '--dtype=bfloat16')
     if dtype == 'float32':

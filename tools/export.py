@@ -128,6 +128,7 @@ dropout = checkpoint['model_args']['dropout']
 hf_model = GPT2LMHeadModel(GPT2Config(
     vocab_size=min(c.vocab_size, len(hf_tokenizer)), n_positions=c.block_size, n_layer=c.n_layer, n_head=c.n_head,
     n_embd=c.n_embd, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
+    n_ctx=c.block_size,   # n_positions once more, as in OpenAI's config.json: mlx-lm asks for it
     bos_token_id=end_id, eos_token_id=end_id, pad_token_id=hf_tokenizer.pad_token_id))
 hf_model.generation_config.max_length = c.block_size   # pipelines would go on beyond the last position
 if end is None:
@@ -143,9 +144,12 @@ for key, weight in hf_model.state_dict().items():
     else:
         weight.copy_(ours[key][:len(weight)])
 
+# the names in the file are those in OpenAI's, which all know: mlx-lm does not take `transformer.` before them
+weights = hf_model.transformer.state_dict()
+
 try:
     with making_folder(to) as folder:
-        hf_model.save_pretrained(folder)
+        hf_model.save_pretrained(folder, state_dict=weights)
         hf_tokenizer.save_pretrained(folder)
 except Exception as e:   # safetensors has errors of its own for a full disk
     fail(f'to = {to} could not be written: {first_line(e)}')
