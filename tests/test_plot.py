@@ -84,7 +84,7 @@ def test_curves_are_those_of_the_log(here, capsys):
     over_iters, over_time, lr, _ = fig.axes
     batches, mean, train, val, best = points(over_iters)
     assert batches == [(0, 5.2), (10, 3.0), (20, 2.5), (30, 2.2), (50, 1.9)]
-    assert mean[0] == batches[0] and mean[2] == (20, pytest.approx((3.0 + 2.5 + 2.2) / 3))
+    assert mean[:2] == [(0, 5.2), (10, pytest.approx(3.0))] and mean[2] == (20, pytest.approx((3.0 + 2.5 + 2.2) / 3))
     assert train == [(20, 2.4), (40, 2.0), (60, 1.8)]
     assert val == [(20, 2.6), (40, 2.3), (60, 2.35)]
     assert best == [(40, 2.3)]
@@ -94,6 +94,15 @@ def test_curves_are_those_of_the_log(here, capsys):
     # the untrained model's loss would squash all others; it is said, not drawn
     assert over_iters.get_ylim()[1] < 3.5 and 'not shown: up to 5.20 at iteration 0' in texts(fig)
     assert capsys.readouterr().out == f"saved {os.path.join('out-eca', 'loss.png')}\n"
+
+
+def test_the_first_plateau_is_shown(here):
+    """The laptop config's: 2.4 at iterations 50 and 100 of 2400."""
+    losses = {0: 5.03, 50: 2.42, 100: 2.39, 150: 2.32, 200: 2.15, 300: 2.0, 1200: 1.7, 2400: 1.6}
+    rows = [f'{i},{i}.0,0.001,{loss},,\n' for i, loss in losses.items()]
+    over_iters = draw(write('out-plateau', HEADER + ''.join(rows)))['fig'].axes[0]
+    mean = points(over_iters)[1]
+    assert mean[1] == (50, pytest.approx(2.42)) and 2.42 < over_iters.get_ylim()[1] < 3
 
 
 def test_a_row_that_is_being_written_does_not_count(here):

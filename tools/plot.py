@@ -160,9 +160,9 @@ else:
 
 
 def is_late(run):
-    """Whether the losses in each row of a run must fit in the picture. Those of the first 5 % of all iterations need
+    """Whether the losses in each row of a run must fit in the picture. Those of the first 2 % of all iterations need
     not: they would squash the others. Of a run that is shorter than that, the second half must; of each, the best."""
-    is_shown = run.log['iter'] >= min(0.05 * last_iter, 0.5 * run.log['iter'].max())
+    is_shown = run.log['iter'] >= min(0.02 * last_iter, 0.5 * run.log['iter'].max())
     is_shown[run.best_rows] = True
     return is_shown
 
@@ -276,7 +276,7 @@ def marks(run, rows):
 def smooth(y):
     """Running mean over 5 % of the points; at the beginning, where the loss falls fast, over fewer."""
     i = np.arange(len(y))
-    half = np.minimum(i, max(1, len(y) // 40))
+    half = np.minimum(i // 2, max(1, len(y) // 40))   # half of the way back: never to the first loss
     first = i - half
     end = np.minimum(i + half + 1, len(y))
     sums = np.concatenate([[0], np.cumsum(y)])   # sums[i]: of the i numbers before y[i]
