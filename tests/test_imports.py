@@ -23,7 +23,7 @@ def test_no_torch_for_help(prepared, script):
 
 
 def test_no_torch_in_the_rooms_that_say_so(prepared):
-    assert len(WITHOUT_TORCH) == 17 and set(WITHOUT_TORCH) < set(ROOMS)
+    assert len(WITHOUT_TORCH) == 18 and set(WITHOUT_TORCH) < set(ROOMS)
     imports = ', '.join(f'support.{name}' for name in WITHOUT_TORCH)
     assert prepared.run('-c', f'import sys, {imports}\nprint("numpy" in sys.modules, "torch" in sys.modules)',
                         real=True) == 'True False\n'
