@@ -1,6 +1,6 @@
 # O mesmo trabalho de train_eca_char.py, para um laptop de 2 núcleos sem GPU
 #
-# Em 2 núcleos sem bfloat16, 2400 iterações levam 169 segundos e a perda de validação chega a 1,563. Em tão pouco
+# Em 2 núcleos sem bfloat16, 2400 iterações levam 169 segundos e a perda de validação chega a 1,564. Em tão pouco
 # tempo, um modelo menor que lê mais texto aprende mais. O que perdeu para esta receita está em docs/medidas.md.
 out_dir = 'out-eca-char-laptop'
 eval_interval = 250
