@@ -8,6 +8,7 @@ tests/test_sizes.py compares each formula with what torch really has, keeps or w
 How near it comes to the most memory that a process ever holds was measured on a CPU: see docs/sizes.md.
 """
 
+import math
 import os
 
 from support import devices
@@ -46,17 +47,9 @@ def parameter_shapes(c):
     return shapes
 
 
-def numel(shape):
-    """The number of elements in a tensor."""
-    n = 1
-    for length in shape:
-        n *= length
-    return n
-
-
 def count_parameters(c):
     """All of them: GPT.get_num_params() leaves out wpe's."""
-    return sum(n * numel(shape) for shape, n in parameter_shapes(c).values())
+    return sum(n * math.prod(shape) for shape, n in parameter_shapes(c).values())
 
 
 def flops_per_token(c):
@@ -71,7 +64,7 @@ def flops_per_token(c):
     flops = {}
     for name, (shape, n) in parameter_shapes(c).items():
         if name != 'transformer.wpe.weight':
-            flops[name] = 6 * n * numel(shape)
+            flops[name] = 6 * n * math.prod(shape)
     flops['attention'] = 12 * c.n_layer * c.n_embd * c.block_size
     return flops
 
@@ -88,11 +81,11 @@ def optimizer_bytes(c, optimizer, n_shards=1):
     matrices = []
     for name, (shape, n) in parameter_shapes(c).items():
         if optimizer == 'muon' and len(shape) == 2 and '.h.' in name:
-            matrices += n * [FLOAT32 * numel(shape)]
+            matrices += n * [FLOAT32 * math.prod(shape)]
         elif len(shape) == 2:
-            decayed += n * [FLOAT32 * (2 * numel(shape) + 1)]
+            decayed += n * [FLOAT32 * (2 * math.prod(shape) + 1)]
         else:
-            not_decayed += n * [FLOAT32 * (2 * numel(shape) + 1)]
+            not_decayed += n * [FLOAT32 * (2 * math.prod(shape) + 1)]
     adamw = fill_shards([decayed, not_decayed], n_shards)
     muon = fill_shards([matrices], n_shards)
     return max(a + b for a, b in zip(adamw, muon))

@@ -149,13 +149,15 @@ if is_check:
     role = 'check'
 data_dir = find_dataset(dataset, BLOCK_SIZE)
 _, vocab_size = load_tokenizer(data_dir)
-done = {scaling.key_of(row) for row in scaling.read_rows(rows)}
+finished = scaling.read_rows(rows)
+done = {scaling.key_of(row) for row in finished}
 todo = [run for run in plan() if scaling.key_of(run) not in done]
 if max_runs > 0:
     todo = todo[:max_runs]
-measured = [row for row in scaling.read_rows(rows) if row['role'] == 'fit']
 if is_check:   # said before the run
-    law = scaling.fit(*(np.array([row[name] for row in measured], float) for name in ('params', 'tokens', 'val_loss')))
+    fitted = [row for row in finished if row['role'] == 'fit']
+    N, D, L = (np.array([row[name] for row in fitted], float) for name in ('params', 'tokens', 'val_loss'))
+    law = scaling.fit(N, D, L)
 for run in todo:
     run['predicted'] = math.nan
     if is_check:

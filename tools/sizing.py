@@ -22,6 +22,8 @@ _root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))   # the repo
 sys.path.insert(0, _root)
 import support.interrupt   # noqa: F401   first: from here on Ctrl-C ends the script without a traceback
 
+import math
+
 from model import GPTConfig
 from support import devices, sizes
 from support.checkpoints import find_checkpoint
@@ -105,7 +107,7 @@ def print_parameters():
     for name, (size, n) in sizes.parameter_shapes(c).items():
         part = name.removeprefix('transformer.').rpartition('.')[0]
         line = parts.setdefault(part, [size, n, 0, 0])   # weights come before biases
-        line[2] += n * sizes.numel(size)
+        line[2] += n * math.prod(size)
         line[3] += flops.get(name, 0)
         if part == 'h.*.attn.c_attn':
             parts['  attention, T x T'] = [(c.block_size, c.block_size), c.n_layer, 0, flops['attention']]
