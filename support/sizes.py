@@ -264,8 +264,10 @@ def print_memory(c, config, device, dtype, world_size):
     memory = training_memory(c, config['batch_size'], device, dtype, config['optimizer'], n_shards)
     needed = sum(memory.values())
     is_cpu = device == 'cpu'
-    print(f"memory: about {in_bytes(needed)}, {in_bytes(memory['activations'])} of it activations"
-          + (f', and {in_bytes(PROCESS_BYTES)} for torch itself' if is_cpu else ''))
+    line = f"memory: about {in_bytes(needed)}, {in_bytes(memory['activations'])} of it activations"
+    if is_cpu:
+        line += f', and {in_bytes(PROCESS_BYTES)} for torch itself'
+    print(line)
     available = devices.memory_bytes(device)
     if is_cpu:   # which all processes of this machine share
         available = available / int(os.environ.get('LOCAL_WORLD_SIZE', 1)) - PROCESS_BYTES
