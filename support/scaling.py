@@ -8,6 +8,7 @@ The second term is what a larger model would, the third what more text would (ht
 """
 
 import csv
+import io
 import itertools
 import math
 import os
@@ -53,11 +54,15 @@ def read_rows(path):
 
 def add_row(path, row):
     """Write a CSV anew, with one row more."""
-    lines = [','.join(COLUMNS)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+    writer.writeheader()
     for each in [*read_rows(path), row]:
-        lines.append(','.join(f'{each[name]:.6g}' if kind is float else str(each[name]).replace(',', ';')
-                              for name, kind in COLUMNS.items()))
-    write_whole(path, lambda f: f.write(('\n'.join(lines) + '\n').encode()))
+        for name, kind in COLUMNS.items():
+            if kind is float:
+                each = each | {name: f'{each[name]:.6g}'}
+        writer.writerow(each)
+    write_whole(path, lambda f: f.write(text.getvalue().encode()))
 
 
 def key_of(row):
