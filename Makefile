@@ -23,7 +23,7 @@ autor: .venv/runtime
 
 test: .venv/dev
 	.venv/bin/ruff check .
-	$(PY) -m pytest -ra --durations=10 -n auto
+	$(PY) -m pytest -ra --durations=10 -n auto --dist worksteal
 
 clean:
 	rm -rf .venv out-eca-char-laptop

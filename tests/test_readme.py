@@ -42,6 +42,7 @@ NOT_HERE = {
     'data/openwebtext': 'network: test_prepare_tokens.py', 'train_shakespeare_char.py': 'a command of nanoGPT',
     '--nproc_per_node=8': 'eight GPUs, or two machines: test_distributed.py plays them', 'grande.txt': '256 MB',
     'python -m mlx_lm': 'not in requirements: test_export.py checks the names that it needs',
+    'python -c "import torch"': 'it only takes time, which is what the page says of it',
 }
 STARTS = ('python ', 'python3 ', 'torchrun ', 'make ', 'git ', 'pip ', 'source ', 'echo ')
 
