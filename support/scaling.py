@@ -58,10 +58,11 @@ def add_row(path, row):
     writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
     writer.writeheader()
     for each in [*read_rows(path), row]:
+        line = dict(each)
         for name, kind in COLUMNS.items():
             if kind is float:
-                each = each | {name: f'{each[name]:.6g}'}
-        writer.writerow(each)
+                line[name] = f'{each[name]:.6g}'
+        writer.writerow(line)
     write_whole(path, lambda f: f.write(text.getvalue().encode()))
 
 

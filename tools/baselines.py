@@ -1,6 +1,6 @@
 """
 What counting alone reaches on val.bin, and what a GPT that goes on learning while
-it reads does: the table of README, each row of it measured.
+it reads does: rows of the table in section 8 of docs/course.md.
 
     python tools/baselines.py                    # of Eça's characters
     python tools/baselines.py --dataset=autor_char --out_dir=''   # of yours, without a GPT
